@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, http, serve, start, status};
+use harness::running::{Trust, connect, failure, http, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::traffic::{FaultAnswer, Request, evaluate};
 use heddle_policy_compiler::{Compiled, NamespacedName};
@@ -203,6 +203,10 @@ fn callers_meet_the_faults_that_match_and_retries_hide_none() -> Result<()> {
     println!("{good} requests passed, {aborted} were aborted");
     ensure!(good + aborted == 40_000 && (19_600..=20_400).contains(&aborted));
     ensure!(received.load(Ordering::Relaxed) - before == good);
+    for (status, service) in [(418, "matched"), (503, "half")] {
+        let named = format!(";{status};;[^;]*;FI;whole service, TrafficPolicy shop/{service}");
+        failure("127.93.0.9:9901", &named)?;
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::running::{Envoy, Trust, http, request, serve, start, status};
+use harness::running::{Envoy, Trust, failure, http, request, serve, start, status};
 use heddle_policy_compiler::Compiled;
 
 const SERVER: &str = "127.94.0.2";
@@ -145,7 +145,8 @@ fn the_bound_follows_the_latency() -> Result<()> {
     let most = application.most_under_way.load(Relaxed);
     ensure!((2..=10).contains(&most), "{most} under way");
     ensure!(recovers(BOUNDED, "/200/0", 20)?, "refused while idle");
-    Ok(())
+    let named = ";503;;[^;]*;[^;]*;all, TrafficPolicy shop/[^;]*;reached_concurrency_limit";
+    failure("127.94.0.8:9901", named)
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod harness;
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use harness::running::{Trust, http, mirror, serve, start, status};
+use harness::running::{Trust, failure, http, mirror, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::Compiled;
 
@@ -139,5 +139,13 @@ fn each_caller_has_its_share_and_no_more() -> Result<()> {
     let mut seen = statuses(3, CALLERS[0], TOGETHER, "GET", "/")?;
     seen.extend(statuses(3, CALLERS[1], TOGETHER, "GET", "/")?);
     ensure!(seen == [200, 200, 200, 200, 429, 429], "{seen:?}");
+    // The metrics of a refused request name the policies of its port.
+    for policies in [
+        "TrafficPolicy shop/again, TrafficPolicy shop/each",
+        "TrafficPolicy shop/together",
+    ] {
+        let details = format!(";429;;[^;]*;RL;all, {policies};local_rate_limited");
+        failure("127.95.0.8:9901", &details)?;
+    }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, echo, http, request, serve, start, status};
+use harness::running::{Trust, connect, echo, failure, http, request, serve, start, status};
 use harness::shop;
 use heddle_policy_compiler::ResourceKind::Cluster;
 use heddle_policy_compiler::{Compiled, Severity, print};
@@ -316,7 +316,7 @@ fn bytes() -> Result<()> {
     let open = [echoes()?, echoes()?, echoes()?];
     ensure!(open.iter().all(Option::is_some));
     ensure!(echoes()?.is_none(), "a fourth connection");
-    Ok(())
+    failure(ADMIN, "UO;;;by TrafficPolicy shop/bytes")
 }
 
 fn limits() -> Result<()> {
@@ -329,7 +329,9 @@ fn limits() -> Result<()> {
     for call in taken {
         ensure!(call.join().ok().context("a call")?? == 200);
     }
-    Ok(())
+    let named =
+        ";503;;[^;]*;UO;whole service, TrafficPolicy shop/limited;.*;by TrafficPolicy shop/limited";
+    failure(ADMIN, named)
 }
 
 fn hashes() -> Result<()> {

@@ -26,6 +26,12 @@ pub const TAG: &str = "edge";
 /// Between the fields of the tag. Names of Kubernetes, identities, statuses and flags do not have it; the last field may.
 const SEPARATOR: char = ';';
 
+/// Between the origin of a response at the client and the policies that limit the requests under way to its cluster.
+pub const BEFORE_LIMITS: &str = ";by ";
+
+/// The flag of requests and connections beyond a limit.
+const OVERFLOW: &str = "UO";
+
 /// The upper bounds of the buckets of durations in milliseconds: some of [`crate::edges::BOUNDS_MS`].
 pub const BUCKETS_MS: [f64; 12] = [
     0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0, 30_000.0,
@@ -212,8 +218,14 @@ impl<'a> Edge<'a> {
 }
 
 impl<'a> Details<'a> {
-    /// The rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule allowed; empty if it is not a denial.
+    /// The policies whose limit refused; the rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule
+    /// allowed; else empty.
     fn policy(&self) -> &'a str {
+        if self.flags.split(',').any(|flag| flag == OVERFLOW) {
+            let limits = self.origin.rsplit_once(BEFORE_LIMITS);
+            let limits = limits.map(|(_, limits)| limits);
+            return limits.filter(|of| *of != "-").unwrap_or_default();
+        }
         denial::decision(self.origin)
             .or_else(|| self.origin.strip_prefix("denied:"))
             .unwrap_or_default()
@@ -279,6 +291,29 @@ mod tests {
             ("policy", "shop/p/0"),
         ] {
             assert!(labels.contains(&label), "{labels:?}");
+        }
+        for (tag, policy) in [
+            (
+                "source;db;ratings;503;;out|db/ratings|80;UO;whole service;overflow;by TrafficPolicy db/p",
+                "TrafficPolicy db/p",
+            ),
+            (
+                "source;db;ratings;;;out|db/ratings|80;UF,UO;;;by TrafficPolicy db/p, TrafficPolicy db/q",
+                "TrafficPolicy db/p, TrafficPolicy db/q",
+            ),
+            (
+                "source;db;ratings;503;;out|db/ratings|80;UO;r;overflow;by -",
+                "",
+            ),
+            (
+                "source;db;ratings;503;;out|db/ratings|80;UF;r;x;by TrafficPolicy db/p",
+                "",
+            ),
+            ("destination;;in|cart;503;;;UO;all;overflow", ""),
+        ] {
+            let edge = Edge::parse(tag).unwrap();
+            let labels = edge.labels(&pod);
+            assert!(labels.contains(&("policy", policy)), "{tag}: {labels:?}");
         }
         let bytes = Edge::parse("destination;;cart;;;;-;;denied:no-allow:shop/p").unwrap();
         let labels = bytes.labels(&pod);

@@ -59,6 +59,7 @@ pub(crate) fn server_policies(
                     if port.limiting.insert(object.clone()) {
                         let asks = kept.iter().any(|of| of.shared.is_some());
                         port.policy.limits.extend(kept.into_iter().cloned());
+                        port.policy.objects.insert(object.clone());
                         let questions = asks.then_some(settings.questions);
                         port.policy.questions = port.policy.questions.or(questions);
                     }
@@ -69,6 +70,7 @@ pub(crate) fn server_policies(
                 let port = ports.entry(*port).or_default();
                 if port.protecting.insert(object.clone()) {
                     port.policy.overload.push(overload.clone());
+                    port.policy.objects.insert(object.clone());
                 }
             }
         }

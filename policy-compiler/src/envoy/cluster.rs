@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::hcm::{MAX_HEADERS, MAX_HEADERS_KB, http1_options};
+use super::metrics::limited_by;
 use super::tls;
 use super::upstream_policy::{
     CONNECT_TIMEOUT, balance, breakers, keepalive, outlier_detection, percent,
@@ -62,6 +63,9 @@ pub(crate) fn eds(upstream: &Upstream) -> v3::Cluster {
         common_lb_config: Some(lb_config((!upstream.by_zone).then(by_weight))),
         ..base(&upstream.name, v3::cluster::DiscoveryType::Eds)
     };
+    if policy.limits != Limits::default() && upstream.purpose == Purpose::Calls {
+        cluster.metadata = Some(limited_by(upstream.policies()));
+    }
     balance(&mut cluster, &upstream.balance, policy.slow_start);
     if upstream.by_zone {
         zone::prefer(&mut cluster, &upstream.balance, policy.slow_start);

@@ -16,6 +16,7 @@ use prost::Message;
 use super::chain_matcher::Choice;
 use super::cluster::{base, carry_requests_of_host};
 use super::hcm::{DESTINATION_HEADER, Routes, Side, connection_manager};
+use super::metrics::limited_by;
 use super::network::{on_demand, tcp_proxy_on_demand};
 use super::reporting::Reporting;
 use super::request_match::header;
@@ -27,7 +28,7 @@ use super::{
     any, duration, listener as build, metadata, rewrite, seconds, text_struct, tls, truth, wildcard,
 };
 use crate::traffic::{
-    ExternalHost, ExternalPort, ExternalProtocol, HostPolicy, UpstreamPolicy, ValueMatcher,
+    ExternalHost, ExternalPort, ExternalProtocol, HostPolicy, Limits, UpstreamPolicy, ValueMatcher,
 };
 
 /// The metadata of a cluster that have the namespace of its object.
@@ -264,7 +265,19 @@ pub(crate) fn cluster(host: &ExternalHost) -> Vec<u8> {
         metadata: Some(metadata("heddle.of", of_namespace)),
         ..Default::default()
     };
-    [cluster.encode_to_vec(), namespace.encode_to_vec()].concat()
+    let limits = host
+        .policy
+        .iter()
+        .filter(|of| of.upstream.limits != Limits::default());
+    let limits = limits.flat_map(|of| {
+        let limited = cluster::Cluster {
+            metadata: Some(limited_by(of.objects.iter())),
+            ..Default::default()
+        };
+        limited.encode_to_vec()
+    });
+    let own = [cluster.encode_to_vec(), namespace.encode_to_vec()].concat();
+    own.into_iter().chain(limits).collect()
 }
 
 /// Sets the bounds of a policy. A host is one endpoint: its ejection refuses all calls to it for a while.

@@ -8,11 +8,12 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::access_loggers::stats::v3::{Config, config};
 use envoy_types::pb::envoy::r#type::v3::Scope;
 use envoy_types::pb::google::protobuf::UInt64Value;
-use heddle_xds_types::golden::{self, Details, Side};
+use heddle_xds_types::golden::{self, BEFORE_LIMITS, Details, Side};
 
 use super::log_filter::{only, status_from};
 use super::runtime::RuntimeValue;
 use super::{any, number, text_struct};
+use crate::finding::ObjectRef;
 
 /// The bound on the counters of one access logger. A series is one combination of fields; an inbound port has one for each
 /// caller, status, flag, rule and policy.
@@ -35,6 +36,8 @@ const CALLER: &str = "%DOWNSTREAM_PEER_URI_SAN%";
 pub(crate) const ORIGIN_OF_CONNECTION: &str = "%FILTER_STATE(envoy.tcp_proxy.cluster:PLAIN)%";
 /// The lowest status of a failure.
 const LOWEST_FAILURE: u32 = 400;
+/// The policies that bound a cluster of the client's side, if any do.
+const LIMITED_BY: &str = "%CLUSTER_METADATA(heddle.by:limits)%";
 /// A service where there is none.
 pub(crate) const NO_SERVICE: &str = "-";
 
@@ -44,6 +47,12 @@ pub(crate) fn of_service(service: Option<&str>) -> core::Metadata {
         "heddle",
         text_struct("service", service.unwrap_or(NO_SERVICE)),
     )
+}
+
+/// The metadata of a cluster for [`LIMITED_BY`].
+pub(super) fn limited_by<'a>(policies: impl Iterator<Item = &'a ObjectRef>) -> core::Metadata {
+    let names: Vec<String> = policies.map(ToString::to_string).collect();
+    super::metadata("heddle.by", text_struct("limits", &names.join(", ")))
 }
 
 /// The name of a cluster of the server's side for statistics, in which [`golden`] finds the service.
@@ -120,6 +129,7 @@ impl<'a> Edge<'a> {
     }
 }
 
+const ORIGIN: &str = "%RESPONSE_CODE_DETAILS%";
 const STATUS: [&str; 2] = ["%RESPONSE_CODE%", "%GRPC_STATUS_NUMBER%"];
 
 /// The runtime value with the labels that the agent leaves out. None: it leaves out none.
@@ -144,10 +154,14 @@ pub(crate) fn http(edge: &Edge<'_>, probed: bool) -> [accesslog::AccessLog; 2] {
         histograms: vec![duration],
         ..Default::default()
     };
+    let origin = match edge {
+        Edge::Source { .. } => format!("{ORIGIN}{BEFORE_LIMITS}{LIMITED_BY}"),
+        Edge::Destination { .. } => ORIGIN.to_owned(),
+    };
     let details = Details {
         flags: "%RESPONSE_FLAGS%",
         route: "%ROUTE_NAME%",
-        origin: "%RESPONSE_CODE_DETAILS%",
+        origin: &origin,
     };
     let failure = config::Counter {
         stat: stat(golden::FAILURES, edge.tag(STATUS, Some(details))),
@@ -166,12 +180,13 @@ pub(crate) fn http(edge: &Edge<'_>, probed: bool) -> [accesslog::AccessLog; 2] {
 
 /// For TCP proxies: once per connection, at its end.
 pub(crate) fn tcp(edge: &Edge<'_>) -> accesslog::AccessLog {
+    let limits = format!("{BEFORE_LIMITS}{LIMITED_BY}");
     let details = Details {
         flags: "%RESPONSE_FLAGS%",
         route: "",
         // The client's sidecar has the cluster already.
         origin: match edge {
-            Edge::Source { .. } => "",
+            Edge::Source { .. } => &limits,
             Edge::Destination { .. } => ORIGIN_OF_CONNECTION,
         },
     };

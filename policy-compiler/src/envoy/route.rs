@@ -389,9 +389,10 @@ pub(crate) fn inbound(
         }
     };
     let mut routes: Vec<v3::Route> = probes.iter().map(probe).collect();
-    let (action, authz) = match others {
-        Others::Judged(authz, _) => (forward(), rbac::per_route(authz)),
+    let (name_of_rest, action, authz) = match others {
+        Others::Judged(authz, policy) => (policy.route_name(), forward(), rbac::per_route(authz)),
         Others::Refused => (
+            "all".to_owned(),
             Some(v3::route::Action::DirectResponse(rejection(
                 "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
             ))),
@@ -400,7 +401,7 @@ pub(crate) fn inbound(
     };
     let last = v3::Route {
         r#match: Some(everything()),
-        name: "all".to_owned(),
+        name: name_of_rest,
         action,
         ..Default::default()
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::retries::RetryBudget;
 use super::upstream_policy::UpstreamPolicy;
 use crate::finding::ObjectRef;
+use crate::kind::ObjectKind;
 use crate::world::{NamespacedName, SpiffeId};
 
 /// Endpoints of one name, found by discovery under that name.
@@ -32,6 +33,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// The policies that set its bounds.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &ObjectRef> {
+        let objects = self.origins.rules.iter();
+        objects.filter(|of| of.kind == ObjectKind::TrafficPolicy)
+    }
+
     /// The bound on retries at the same time. None: 1024.
     #[must_use]
     pub fn retry_budget(&self) -> Option<RetryBudget> {

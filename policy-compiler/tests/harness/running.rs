@@ -296,3 +296,17 @@ pub fn status(answer: &str) -> u16 {
         .and_then(|code| code.parse().ok())
         .unwrap_or_default()
 }
+
+/// Waits for a series of failed requests or of connections whose fields match an expression.
+pub fn failure(admin: &str, fields: &str) -> Result<()> {
+    let fields = regex::Regex::new(fields)?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let stats = http(admin, "GET", "/stats?filter=heddle_", "")?;
+        if stats.lines().any(|line| fields.is_match(line)) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "no series has {fields}: {stats}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,5 +1,6 @@
 //! The ports of workloads, with their rules: to judge callers at the servers, independently of the sidecars of the callers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_crds::{MeshMode, MtlsMode};
@@ -39,6 +40,7 @@ static NO_POLICY: ServerPolicy = ServerPolicy {
     limits: Vec::new(),
     overload: Vec::new(),
     questions: None,
+    objects: BTreeSet::new(),
 };
 
 /// The objects that decide whether a port accepts plain text.
