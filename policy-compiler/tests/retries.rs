@@ -24,16 +24,24 @@ const DEAD: &str = "127.91.0.13";
 const SERVICES: [(&str, &str, &[&str]); 12] = [
     ("default", "", &[GOOD, DEAD]),
     ("never", "{attempts: 0}", &[GOOD, DEAD]),
-    ("gateway", "{conditions: [GatewayError]}", &[GOOD, FAILING]),
     (
-        "all",
-        "{conditions: [ServerError], resend: All}",
+        "gateway",
+        "{conditions: [GatewayError], backoff: {base: 1ms}}",
         &[GOOD, FAILING],
     ),
-    ("codes", "{statusCodes: [503, 429]}", &[GOOD, FAILING]),
+    (
+        "all",
+        "{conditions: [ServerError], resend: All, backoff: {base: 1ms}}",
+        &[GOOD, FAILING],
+    ),
+    (
+        "codes",
+        "{statusCodes: [503, 429], backoff: {base: 1ms}}",
+        &[GOOD, FAILING],
+    ),
     (
         "grpc",
-        "{grpcCodes: [Unavailable], resend: All}",
+        "{grpcCodes: [Unavailable], resend: All, backoff: {base: 1ms}}",
         &[GOOD, FAILING],
     ),
     (

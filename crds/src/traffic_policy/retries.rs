@@ -53,7 +53,8 @@ pub struct Retries {
     #[serde(default)]
     pub resend: Resend,
 
-    /// The wait before a request is sent again.
+    /// The wait before a request is sent again. Left out: up to 500ms at first and 5s at most, if requests are sent again
+    /// that an application may have received; else up to 25ms and 250ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<RetryBackoff>,
 

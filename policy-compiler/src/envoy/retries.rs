@@ -48,7 +48,7 @@ pub(super) fn policy(retries: &Retries, part: Part) -> v3::RetryPolicy {
     let mut policy = v3::RetryPolicy {
         retry_on: UNSENT.to_owned(),
         num_retries: number(retries.attempts),
-        retry_back_off: retries.backoff.map(back_off),
+        retry_back_off: retries.waits(part != Part::Others).map(back_off),
         ..Default::default()
     };
     elsewhere(&mut policy);

@@ -13,7 +13,7 @@ pub struct Retries {
     pub failures: BTreeSet<Failure>,
     /// The requests that are sent again after such a failure.
     pub resend: Resend,
-    /// The wait before a request is sent again; None: 25 ms, then up to 250 ms.
+    /// The wait before a request is sent again, as an object names it ([`Self::waits`]).
     pub backoff: Option<Backoff>,
 }
 
@@ -33,6 +33,14 @@ impl Retries {
     #[must_use]
     pub fn resends(&self) -> bool {
         self.attempts > 0 && !self.failures.is_empty()
+    }
+
+    /// Returns the wait before a request is sent again. `resent`: also one that an application may have received. None: 25 ms, then up to
+    /// 250 ms.
+    #[must_use]
+    pub fn waits(&self, resent: bool) -> Option<Backoff> {
+        let default = (resent && self.resends()).then_some(Backoff::OF_RESENT);
+        self.backoff.or(default)
     }
 }
 
@@ -99,6 +107,16 @@ pub struct Backoff {
     pub max: Duration,
 }
 
+impl Backoff {
+    /// The wait where an application may have the request and no object names a wait. A retry keeps its place in the budget while it waits,
+    /// so a caller with few requests has two or three retries a second, also where every request fails: budgets multiply along a chain of
+    /// callers, and with short waits such a budget bounds nothing.
+    pub const OF_RESENT: Self = Self {
+        base: Duration::from_millis(500),
+        max: Duration::from_secs(5),
+    };
+}
+
 /// The bound on retries at the same time, per calling sidecar and upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RetryBudget {
@@ -126,5 +144,29 @@ mod tests {
             assert_eq!(Resend::Idempotent.covers(method), covered, "{method:?}");
             assert_eq!(Resend::All.covers(method), Some(true));
         }
+    }
+
+    #[test]
+    fn requests_that_an_application_may_have_wait_longer() {
+        let unsent = Retries::default();
+        assert_eq!((unsent.waits(false), unsent.waits(true)), (None, None));
+        let resent = Retries {
+            failures: BTreeSet::from([Failure::ServerError]),
+            ..unsent
+        };
+        assert_eq!(resent.waits(true), Some(Backoff::OF_RESENT));
+        assert_eq!(resent.waits(false), None);
+        let own = Backoff {
+            base: Duration::from_millis(1),
+            max: Duration::from_millis(10),
+        };
+        let named = Retries {
+            backoff: Some(own),
+            ..resent
+        };
+        assert_eq!(
+            (named.waits(true), named.waits(false)),
+            (Some(own), Some(own))
+        );
     }
 }

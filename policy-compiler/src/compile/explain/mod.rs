@@ -414,7 +414,7 @@ fn deciding(
                 BTreeSet::new()
             },
             withheld,
-            backoff: retries.backoff,
+            backoff: retries.waits(resent),
         }
     });
     DecidingRule {

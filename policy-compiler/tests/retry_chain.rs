@@ -1,0 +1,171 @@
+//! The load on a service that fails, behind a chain of callers: real Envoys on both sides of each hop. With `HEDDLE_RETRY_TABLE=1` the test
+//! prints the table of docs/performance.md, and takes some minutes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use harness::chain::{HTTP, WORKLOADS, workload};
+use harness::running::{Envoy, Trust, connect, request, serve, start, status};
+use harness::shop;
+
+const NET: &str = "127.115";
+const HOPS: usize = WORKLOADS.len() - 1;
+
+/// Where the sidecar of a workload takes calls to the next one.
+fn upstream(index: usize) -> String {
+    format!("{NET}.{index}.3:{HTTP}")
+}
+
+/// The sidecars of the chain, with these retries of each hop.
+struct Chain {
+    _folder: tempfile::TempDir,
+    _envoys: Vec<Envoy>,
+}
+
+impl Chain {
+    fn start(retries: &str) -> Result<Self> {
+        let mut world = String::new();
+        for (index, name) in WORKLOADS.into_iter().enumerate() {
+            let next = WORKLOADS.get(index + 1);
+            let to = next.map(|next| format!("shop/{next}:{HTTP}={}", upstream(index)));
+            world += &workload(NET, index, name, HTTP, &to.unwrap_or_default());
+            if !retries.is_empty() {
+                world += &shop::traffic_policy(name, &format!("retries: {retries}"));
+            }
+        }
+        let (compiled, trust) = (harness::compiled(&world), Trust::new()?);
+        ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
+        let (folder, none) = (tempfile::tempdir()?, BTreeSet::new());
+        let start = |(index, name): (usize, &str)| {
+            let admin = format!("{NET}.{index}.9:9901");
+            start(
+                &compiled,
+                (name, &none),
+                &trust,
+                folder.path(),
+                &admin,
+                |_| (),
+            )
+        };
+        let envoys: Result<Vec<Envoy>> = WORKLOADS.into_iter().enumerate().map(start).collect();
+        Ok(Self {
+            _envoys: envoys?,
+            _folder: folder,
+        })
+    }
+}
+
+/// The status of the answer to a request. It comes after the waits of all hops.
+fn call(at: &str) -> Result<u16> {
+    let mut stream = connect(at)?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(status(&answer))
+}
+
+/// Answers as the next application does. The last one fails, and counts.
+fn application(stream: &mut TcpStream, next: Option<&str>, failed: &AtomicUsize) {
+    if request(stream).is_none() {
+        return;
+    }
+    let code = next.map_or_else(
+        || {
+            failed.fetch_add(1, Relaxed);
+            thread::sleep(Duration::from_millis(5));
+            503
+        },
+        |next| call(next).unwrap_or(0),
+    );
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {code} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+}
+
+/// Offers so many requests a second to the last hops of the chain. Returns the load on the last application in relation to it. Every request
+/// counts to its end, so that a machine that is slow changes nothing by it.
+fn load(failed: &AtomicUsize, hops: usize, rate: u32, seconds: u32) -> Result<f64> {
+    let before = failed.load(Relaxed);
+    let (begin, at) = (Instant::now(), upstream(HOPS - hops));
+    let count = rate * seconds;
+    let mut calls = Vec::new();
+    for number in 0..count {
+        let due = begin + Duration::from_secs(1) / rate * number;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let at = at.clone();
+        calls.push(thread::spawn(move || call(&at)));
+    }
+    for call in calls {
+        let code = call.join().unwrap()?;
+        ensure!(code == 503, "{code}");
+    }
+    Ok((failed.load(Relaxed) - before) as f64 / f64::from(count))
+}
+
+/// Retries of each hop, and their name in the table.
+const DEFAULT: (&str, &str) = ("default", "");
+const OPTED_IN: (&str, &str) = ("`conditions: [ServerError]`", "{conditions: [ServerError]}");
+const SHORT: (&str, &str) = (
+    "the same, `backoff: {base: 25ms}`",
+    "{conditions: [ServerError], backoff: {base: 25ms}}",
+);
+
+fn serve_chain() -> Result<Arc<AtomicUsize>> {
+    let failed = Arc::<AtomicUsize>::default();
+    for index in 1..WORKLOADS.len() {
+        let next = (index < HOPS).then(|| upstream(index));
+        let failed = Arc::clone(&failed);
+        let answer = move |stream: &mut TcpStream| application(stream, next.as_deref(), &failed);
+        serve(format!("{NET}.{index}.2:{HTTP}"), answer)?;
+    }
+    Ok(failed)
+}
+
+fn table(failed: &AtomicUsize) -> Result<()> {
+    println!(
+        "| retries of every hop | rate | {} |",
+        ["1 hop", "2", "3", "4"].join(" | ")
+    );
+    println!("|---|---|---|---|---|---|");
+    for (name, retries) in [DEFAULT, OPTED_IN, SHORT] {
+        let _chain = Chain::start(retries)?;
+        for rate in [20, 200] {
+            let hops = 1..=HOPS;
+            let cell = |hops| load(failed, hops, rate, 15);
+            let cells: Result<Vec<f64>> = hops.map(cell).collect();
+            let cells: Vec<String> = cells?.iter().map(|load| format!("{load:.2}")).collect();
+            println!("| {name} | {rate}/s | {} |", cells.join(" | "));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_chain_of_callers_does_not_multiply_the_load_on_a_service_that_fails() -> Result<()> {
+    let failed = serve_chain()?;
+    if std::env::var_os("HEDDLE_RETRY_TABLE").is_some() {
+        return table(&failed);
+    }
+    for ((name, retries), most) in [(DEFAULT, 1.2), (OPTED_IN, 2.0)] {
+        let _chain = Chain::start(retries)?;
+        for (rate, seconds) in [(20, 15), (200, 3)] {
+            let load = load(&failed, HOPS, rate, seconds)?;
+            println!("{name}, {rate}/s: {load:.2}");
+            ensure!(load < most, "{name}, {rate}/s: {load:.2}");
+            ensure!(load >= 1.0, "{name}, {rate}/s: {load:.2} arrived");
+        }
+    }
+    Ok(())
+}
