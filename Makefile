@@ -9,9 +9,10 @@ BIN           := $(CURDIR)/target/debug
 HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 HEDDLE_RATELIMIT ?= $(CACHE)/ratelimit/ratelimit
-export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_RATELIMIT HEDDLE_CACHE = $(CACHE)/e2e
+HEDDLE_PROMETHEUS ?= $(CACHE)/prometheus
+export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_RATELIMIT HEDDLE_PROMETHEUS HEDDLE_CACHE = $(CACHE)/e2e
 
-.PHONY: help demo test conformance unit network instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit lint gen bench nightly
+.PHONY: help demo test conformance unit network instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit prometheus lint gen bench nightly
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -23,9 +24,9 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 # cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
 # `unit` and `network` are made at the same time, because their tests wait more than they compute.
 test: ## every test, on a real cluster too (root); prints how long each layer took
-	@scripts/layers.sh envoy python ratelimit clippy build-tests lint e2e-build unit+network instructions demo-checked dashboard-test chart e2e
+	@scripts/layers.sh envoy python ratelimit prometheus clippy build-tests lint e2e-build unit+network instructions demo-checked dashboard-test chart e2e
 
-unit: envoy python ratelimit build-tests ## unit, golden, property and real-Envoy tests on loopback
+unit: envoy python ratelimit prometheus build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e --no-fail-fast
 
 network: envoy build-tests ## tests in network namespaces of their own, and at an API server without a cluster (root)
@@ -66,6 +67,9 @@ python: ## a virtual environment with grpcio, an xDS client nobody here wrote
 
 ratelimit: ## the rate limit service of the Envoy project, from its Go module
 	@scripts/ratelimit.sh "$(HEDDLE_RATELIMIT)"
+
+prometheus: ## Prometheus and promtool: those on PATH, else of Debian's package
+	@scripts/prometheus.sh "$(HEDDLE_PROMETHEUS)"
 
 lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask gen --check

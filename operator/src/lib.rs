@@ -19,6 +19,7 @@ pub mod issuing;
 pub mod kubernetes;
 pub mod listen;
 pub mod metrics;
+pub mod metrics_api;
 pub mod objects;
 pub mod plane;
 pub mod rate;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use heddle_identity::{Ca, TrustDomain};
 use heddle_xds_server::{Options as XdsOptions, Registry, Security, Server};
@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 use crate::certs::{CertError, OwnCertificate};
 use crate::issuing::{Issuer, TokenAuthenticator};
 use crate::listen::{Listeners, Port};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SidecarCounts};
 use crate::rejections::RejectionStore;
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
 use crate::snapshot::{self, Reader, Snapshots};
+use crate::status::Shown;
 use crate::tasks::Tasks;
 use crate::trials::Trials;
 
@@ -162,6 +163,15 @@ impl Plane {
             registry,
             server,
         })
+    }
+
+    /// Counts the sidecars that are connected here, and the objects that are set aside, for metrics.
+    pub fn count_sidecars(&self, shown: &Arc<Shown>) {
+        let (shown, rejections) = (Arc::clone(shown), Arc::clone(&self.rejections));
+        self.metrics.count_sidecars(move || SidecarCounts {
+            set_aside: rejections.objects().len(),
+            ..shown.counts(SystemTime::now())
+        });
     }
 
     /// Returns the metrics, for one more task that counts.

@@ -7,24 +7,22 @@
     reason = "tests may panic"
 )]
 
+#[path = "standalone/queries.rs"]
+mod queries;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
 use promql_parser::label::Matchers;
 use promql_parser::parser::{self, Expr, LabelModifier};
+use queries::{
+    dashboards, documented_jobs, folder, observed, of_dashboards, of_rules, rules, yaml,
+};
 use serde_json::Value;
 
 /// Labels that Prometheus adds to every series by its scrape configuration.
 const OF_TARGETS: [&str; 3] = ["instance", "job", "pod"];
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/monitoring")
-}
-
-fn yaml(name: &str) -> Value {
-    let text = std::fs::read_to_string(folder().join(name)).unwrap();
-    serde_saphyr::from_str(&text).unwrap()
-}
 
 /// The labels of each metric, by its name in queries.
 fn metrics() -> BTreeMap<String, BTreeSet<String>> {
@@ -129,67 +127,16 @@ impl Check<'_> {
     }
 }
 
-/// Queries with the variables of Grafana replaced.
 fn parsed(query: &str) -> Expr {
-    let query = query
-        .replace("$__rate_interval", "5m")
-        .replace("$namespace", "shop")
-        .replace("$service", "reviews");
-    parser::parse(&query).unwrap_or_else(|error| panic!("{query}: {error}"))
+    parser::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"))
 }
 
-/// Every query with the place where it stands, recording rules first, and the labels of recorded series.
-type Queries = Vec<(String, Expr)>;
-
-fn rules() -> Vec<Value> {
-    let rules = yaml("rules.yaml");
-    let groups = rules["groups"].as_array().unwrap().iter();
-    groups
-        .flat_map(|group| group["rules"].as_array().unwrap().clone())
+/// Every query with the place where it stands, recording rules first.
+fn queries() -> Vec<(String, Expr)> {
+    let texts = of_rules().into_iter().chain(of_dashboards("5m"));
+    texts
+        .map(|(place, query)| (place, parsed(&query)))
         .collect()
-}
-
-fn dashboards() -> Vec<(String, Value)> {
-    let files = std::fs::read_dir(folder())
-        .unwrap()
-        .map(|file| file.unwrap().path());
-    let files = files.filter(|file| file.extension().is_some_and(|of| of == "json"));
-    let read = |file: PathBuf| {
-        let text = std::fs::read_to_string(&file).unwrap();
-        (
-            file.display().to_string(),
-            serde_json::from_str(&text).unwrap(),
-        )
-    };
-    files.map(read).collect()
-}
-
-fn queries() -> Queries {
-    let mut queries = Queries::new();
-    for rule in rules() {
-        let name = rule["alert"].as_str().or(rule["record"].as_str()).unwrap();
-        queries.push((name.to_owned(), parsed(rule["expr"].as_str().unwrap())));
-    }
-    for (file, dashboard) in dashboards() {
-        for panel in dashboard["panels"].as_array().unwrap() {
-            for target in panel["targets"].as_array().unwrap() {
-                let place = format!("{file}: {}", panel["title"]);
-                queries.push((place, parsed(target["expr"].as_str().unwrap())));
-            }
-        }
-        for variable in dashboard["templating"]["list"].as_array().unwrap() {
-            let query = variable["query"]["query"].as_str();
-            let inner =
-                query.and_then(|query| query.strip_prefix("label_values(")?.strip_suffix(')'));
-            if let Some((selector, label)) = inner.and_then(|inner| inner.rsplit_once(", ")) {
-                queries.push((
-                    file.clone(),
-                    parsed(&format!("sum by ({label}) ({selector})")),
-                ));
-            }
-        }
-    }
-    queries
 }
 
 #[test]
@@ -317,4 +264,93 @@ fn dashboards_ask_the_chosen_data_source_only() {
         );
         assert_eq!(all, chosen + 1, "{file}");
     }
+}
+
+#[test]
+fn alerts_watch_values_that_are_there_while_they_do_not_fire() {
+    for (alert, values) in [
+        ("absent(up{job=\"x\"} == 1)", vec!["up{job=\"x\"}"]),
+        ("min(a > 0) - time() < 90 * 86400", vec!["min(a > 0) - time()"]),
+        (
+            "a > 0.05 and on (b) sum by (b) (c) > 1",
+            vec!["a", "sum by (b) (c)"],
+        ),
+    ] {
+        assert_eq!(observed(&parsed(alert)), values, "{alert}");
+    }
+}
+
+/// Runs promtool, and returns what it prints.
+fn promtool(arguments: &[&str]) -> String {
+    let cached = || folder().join("../../.cache/prometheus");
+    let folder_of = std::env::var_os("HEDDLE_PROMETHEUS").map_or_else(cached, PathBuf::from);
+    let program = folder_of.join("promtool");
+    assert!(
+        program.is_file(),
+        "{} is not there: make prometheus, or HEDDLE_PROMETHEUS",
+        program.display()
+    );
+    let ran = Command::new(program)
+        .current_dir(folder())
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    assert!(ran.status.success(), "promtool {arguments:?}: {text}");
+    text
+}
+
+/// The tests of the alerts, in promtool's own format.
+const TESTS: &str = "../../tests/monitoring/alerts.yaml";
+
+#[test]
+fn every_alert_fires_and_is_silent_in_promtool() {
+    let text = promtool(&["check", "rules", "rules.yaml"]);
+    assert!(
+        text.contains(&format!("SUCCESS: {} rules found", rules().len())),
+        "{text}"
+    );
+    promtool(&["test", "rules", TESTS]);
+    let mut tested: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    let tests = yaml(TESTS);
+    for test in tests["tests"].as_array().unwrap() {
+        for case in test["alert_rule_test"].as_array().unwrap() {
+            let name = case["alertname"].as_str().unwrap().to_owned();
+            let fires = case["exp_alerts"].as_array().is_some_and(|of| !of.is_empty());
+            *tested.entry((name, fires)).or_default() += 1;
+        }
+    }
+    for rule in rules() {
+        let Some(alert) = rule["alert"].as_str() else {
+            continue;
+        };
+        for fires in [true, false] {
+            assert!(
+                tested.contains_key(&(alert.to_owned(), fires)),
+                "{TESTS} has no case of {alert} that fires: {fires}"
+            );
+        }
+    }
+}
+
+#[test]
+fn documented_scrape_jobs_are_valid() {
+    let jobs = documented_jobs();
+    let names = ["heddle-control-plane", "heddle-sidecars"];
+    assert_eq!(jobs.keys().collect::<Vec<_>>(), names);
+    let directory = tempfile::tempdir().unwrap();
+    let configured = directory.path().join("prometheus.yml");
+    let mut all: Vec<Value> = jobs.values().cloned().collect();
+    for job in &mut all {
+        // Debian builds Prometheus without this discovery.
+        job.as_object_mut().unwrap().remove("kubernetes_sd_configs").unwrap();
+    }
+    let text = serde_json::json!({ "scrape_configs": all }).to_string();
+    std::fs::write(&configured, text).unwrap();
+    let configured = configured.to_str().unwrap();
+    promtool(&["check", "config", "--syntax-only", configured]);
 }

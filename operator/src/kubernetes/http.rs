@@ -18,12 +18,13 @@ use heddle_xds_types::tap::TapRequest;
 use tokio::sync::watch;
 
 use super::authorize::{Access, Authorizer, Right};
-use super::statuses::Shown;
 use crate::certificates::Certificates;
 use crate::edges::{DEFAULT_WINDOW, EdgeStore, LONGEST_WINDOW};
 use crate::issuing::source_of;
 use crate::metrics::Metrics;
+use crate::metrics_api;
 use crate::serving::MeshSource;
+use crate::status::Shown;
 use crate::tap_api::{self, MAX_BODY};
 use crate::withdrawals::Withdrawals;
 
@@ -171,16 +172,7 @@ async fn tap(State(admin): State<Arc<Admin>>, request: Request) -> Response {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.metrics.text() {
-        Ok(text) => {
-            let kind = [(
-                header::CONTENT_TYPE,
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            )];
-            (kind, Body::from(text)).into_response()
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    metrics_api::answer(&admin.metrics)
 }
 
 async fn proxies(State(admin): State<Arc<Admin>>) -> Response {

@@ -92,11 +92,7 @@ impl SecretRoot {
                 result => {
                     metrics.root_lost.set(0);
                     let (opened, store) = (result?, self);
-                    let end = opened.ca.not_after().duration_since(SystemTime::UNIX_EPOCH);
-                    let seconds = end.unwrap_or_default().as_secs();
-                    metrics
-                        .root_expiry
-                        .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+                    metrics.root_ends(opened.ca.not_after());
                     return Ok(RootKeeper { store, opened });
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use heddle_acceptor::{LogLimit, Security};
 use heddle_identity::TrustDomain;
@@ -22,16 +22,17 @@ use super::peers::{Peers, ReplicaReport, publish};
 use super::root::{RootKeeper, SecretError, SecretRoot};
 use super::scopes::StoredScopes;
 use super::sharded::Store;
-use super::statuses::{Count, Counter, Shown, Writer};
+use super::statuses::{Count, Counter, Writer};
 use super::tokens::Tokens;
 use super::webhook::Injector;
 use super::{Options, ca_bundle, rebalance};
 use crate::certs::CertError;
 use crate::listen::{Port, bind};
-use crate::metrics::{Metrics, SidecarCounts};
+use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
 use crate::plane::{Plane, PlaneHandles, Sockets};
 use crate::snapshot::{Reader, Snapshots};
+use crate::status::Shown;
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
@@ -117,7 +118,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         let tokens = Arc::new(Tokens::new(&starting.client, Arc::clone(&starting.cache)));
         let served = plane.start(reader, tokens, sockets, &mut tasks)?;
         let shown = Arc::<Shown>::default();
-        count_sidecars(&plane, &shown);
+        plane.count_sidecars(&shown);
         starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
         starting.statuses(&plane, served, uid, shown, &mut tasks);
         tasks.spawn("readiness", readiness(plane.snapshots, ready, tasks.stop()));
@@ -354,13 +355,4 @@ async fn readiness(
     stop.cancelled().await;
     ready.send_replace(false);
     Ok(())
-}
-
-/// Counts the sidecars that are connected here, and the objects that are set aside, for metrics.
-fn count_sidecars(plane: &Plane, shown: &Arc<Shown>) {
-    let (shown, rejections) = (Arc::clone(shown), Arc::clone(&plane.rejections));
-    plane.metrics().count_sidecars(move || SidecarCounts {
-        set_aside: rejections.objects().len(),
-        ..shown.counts(SystemTime::now())
-    });
 }

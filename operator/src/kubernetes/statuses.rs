@@ -1,8 +1,8 @@
 //! Counts the acknowledgements of proxies, on every replica, and writes statuses, on the leader.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use heddle_policy_compiler::ObjectRef;
@@ -19,15 +19,14 @@ use super::declared::api_resource;
 use super::events::Announcer;
 use super::peers::{Peers, ReplicaReport};
 use super::{CallError, call, parents};
-use crate::certificates::Certificates;
-use crate::metrics::{Metrics, SidecarCounts, Watch};
+use crate::metrics::{Metrics, Watch};
 use crate::plane::PlaneHandles;
 use crate::rejections::RejectionStore;
 use crate::serving::MeshSource;
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::status::{
-    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObservations, ProxyObserver, ProxyState,
-    Rejected, WrittenStatus, in_force, object_key, states,
+    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObservations, ProxyObserver, Rejected,
+    Shown, WrittenStatus, in_force, object_key,
 };
 use crate::tasks::{Ended, chain};
 use crate::trials::Trials;
@@ -139,46 +138,6 @@ impl Counter {
             observations,
             own,
         }));
-    }
-}
-
-/// The state that the admin port shows. It is formatted only on request.
-#[derive(Default)]
-pub(super) struct Shown(Mutex<(Arc<Snapshot>, ProxyObservations)>);
-
-impl Shown {
-    fn show(&self, snapshot: &Arc<Snapshot>, observations: &ProxyObservations) {
-        *self.lock() = (Arc::clone(snapshot), observations.clone());
-    }
-
-    /// How every meshed pod stands.
-    pub(super) fn states(&self, certificates: &Certificates) -> Vec<ProxyState> {
-        let (snapshot, observations) = self.lock().clone();
-        states(&snapshot, &observations, certificates)
-    }
-
-    /// Counts the sidecars with a stream here by their state.
-    pub(super) fn counts(&self, now: SystemTime) -> SidecarCounts {
-        let (_, observations) = self.lock().clone();
-        let mut counts = SidecarCounts::default();
-        let connected = observations.values().filter(|of| of.summary.connected);
-        for observation in connected {
-            let since = observation.behind_since();
-            match (since, observation.summary.rejected.is_empty()) {
-                (None, _) => counts.in_sync += 1,
-                (Some(_), false) => counts.rejected += 1,
-                (Some(since), true) => {
-                    counts.behind += 1;
-                    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
-                    counts.longest_behind_seconds = counts.longest_behind_seconds.max(seconds);
-                }
-            }
-        }
-        counts
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (Arc<Snapshot>, ProxyObservations)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

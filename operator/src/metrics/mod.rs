@@ -2,13 +2,14 @@
 
 mod connections;
 mod edges;
+mod labels;
 mod server;
 mod sidecars;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use heddle_policy_compiler::Recompiled;
+use heddle_policy_compiler::{ObjectKind, Recompiled};
 use heddle_xds_server::Counters;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -74,8 +75,7 @@ pub struct Metrics {
     pub injections: Family<Outcome, Counter>,
     /// 1 while the mesh's root is lost, or another root is in its place.
     pub root_lost: Gauge,
-    /// The end of the root certificate, in seconds since 1970.
-    pub root_expiry: Gauge,
+    root_expiry: Gauge,
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
     /// The traffic that agents report.
@@ -132,6 +132,7 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         metrics.register(&mut registry);
+        metrics.begin_at_zero();
         Self {
             registry,
             ..metrics
@@ -140,6 +141,35 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Makes the series of all known labels. A series that begins with its first event has no rate for that event, and a query about
+    /// it has no data before.
+    fn begin_at_zero(&self) {
+        for (family, reasons) in [
+            (&self.issue_refused, &labels::CERTIFICATE_REFUSALS[..]),
+            (&self.admission_refused, &labels::STREAM_REFUSALS),
+            (&self.injections, &labels::REVIEWS),
+        ] {
+            for reason in reasons {
+                family.get_or_create(&Outcome { reason });
+            }
+        }
+        for (kind, _) in ObjectKind::watched() {
+            let kind = kind.as_str();
+            self.watch_errors.get_or_create(&Watch { kind });
+        }
+        for kind in labels::WRITTEN {
+            self.write_errors.get_or_create(&Watch { kind });
+        }
+    }
+
+    /// Sets the end of the root certificate.
+    pub fn root_ends(&self, at: SystemTime) {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        self.root_expiry
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
     fn register(&self, r: &mut Registry) {
         let m = self;
         add(
@@ -401,17 +431,6 @@ mod tests {
         metrics
             .edges
             .set(0, heddle_xds_types::edges::Losses::default());
-        let reason = Outcome { reason: "any" };
-        for family in [
-            &metrics.issue_refused,
-            &metrics.admission_refused,
-            &metrics.injections,
-        ] {
-            family.get_or_create(&reason).inc();
-        }
-        for family in [&metrics.watch_errors, &metrics.write_errors] {
-            family.get_or_create(&Watch { kind: "Pod" }).inc();
-        }
         let text = metrics.text().unwrap();
         let mut exposed = BTreeMap::<&str, BTreeSet<&str>>::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -3,7 +3,7 @@
 //! `<runtime>/ca/root.pem` (the root and its key), `<runtime>/trust-bundle.pem`, `<runtime>/tokens/<namespace>_<pod>`,
 //! `<runtime>/status.yaml` (a `List` of our objects with their statuses), `<runtime>/proxies.json`, `<runtime>/edges.json`
 //! (the traffic of the last minute), `<runtime>/receipts.json` (the ends of pods), `<runtime>/tap.sock` (the API of taps),
-//! `<runtime>/scopes` (the learned destinations of each workload).
+//! `<runtime>/metrics.sock` (`/metrics` for Prometheus), `<runtime>/scopes` (the learned destinations of each workload).
 
 mod content;
 mod directory;
@@ -11,8 +11,8 @@ mod edges;
 mod files;
 mod root;
 mod scopes;
+mod sockets;
 mod statuses;
-mod tap;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -26,14 +26,17 @@ use tokio_util::sync::CancellationToken;
 pub use directory::Directory;
 pub use files::{read_private, write_atomically, write_private};
 pub use root::FileRoot;
-pub use statuses::{Statuses, publish};
+pub use statuses::{Files, Statuses, publish};
 pub use tokens::TokenFiles;
 
 use crate::certs::CertError;
 use crate::listen::{Listeners, bind};
+use crate::metrics_api;
 use crate::objects::ObjectSource;
 use crate::plane::{Plane, Sockets};
 use crate::snapshot::Reader;
+use crate::status::Shown;
+use crate::tap_api;
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
 
@@ -118,6 +121,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         Trials::new(options.envoy.clone(), &options.runtime),
         Arc::default(),
     )?;
+    plane.metrics.root_ends(plane.ca.not_after());
 
     let mut tasks = Tasks::new(stop.clone());
     tasks.spawn("directory", Arc::clone(&directory).watch(stop.clone()));
@@ -134,9 +138,26 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
     let traffic = edges::publish(mesh, runtime, stop.clone());
     tasks.spawn("edges", traffic);
-    let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
-    tasks.spawn("tap socket", tap::serve(mesh, runtime, stop.clone()));
-    let statuses = publish(plane, served, statuses, options.runtime, stop);
+    let taps = tap_api::router(Arc::clone(&plane.mesh));
+    let socket = options.runtime.join("tap.sock");
+    tasks.spawn(
+        "tap socket",
+        sockets::serve(socket, "taps", taps, stop.clone()),
+    );
+    let shown = Arc::<Shown>::default();
+    plane.count_sidecars(&shown);
+    let metrics = metrics_api::router(plane.metrics());
+    let socket = options.runtime.join("metrics.sock");
+    tasks.spawn(
+        "metrics socket",
+        sockets::serve(socket, "metrics", metrics, stop.clone()),
+    );
+    let files = Files {
+        statuses,
+        shown,
+        runtime: options.runtime,
+    };
+    let statuses = publish(plane, served, files, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)
 }

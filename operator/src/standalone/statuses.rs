@@ -16,7 +16,7 @@ use super::files::write_atomically;
 use crate::plane::{Plane, PlaneHandles};
 use crate::snapshot::Snapshot;
 use crate::status::{
-    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObserver, ProxyState, Rejected,
+    AbsentPolicies, Blamer, Evidence, ProxyCounts, ProxyObserver, ProxyState, Rejected, Shown,
     WrittenStatus, in_force, states,
 };
 use crate::tasks::Ended;
@@ -155,6 +155,17 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
     json!({"apiVersion": api_version, "kind": object.kind.as_str(), "metadata": metadata, "status": status})
 }
 
+/// The files and the readers of the state of the sidecars.
+#[derive(Debug)]
+pub struct Files {
+    /// The statuses of all our objects.
+    pub statuses: Arc<Statuses>,
+    /// The state that is shown to readers.
+    pub shown: Arc<Shown>,
+    /// The runtime directory.
+    pub runtime: PathBuf,
+}
+
 /// Writes the files whenever their content changes.
 ///
 /// # Errors
@@ -162,10 +173,14 @@ fn item(object: &ObjectRef, status: &WrittenStatus) -> Value {
 pub async fn publish(
     plane: Plane,
     served: PlaneHandles,
-    statuses: Arc<Statuses>,
-    runtime: PathBuf,
+    files: Files,
     stop: CancellationToken,
 ) -> Ended {
+    let Files {
+        statuses,
+        shown,
+        runtime,
+    } = files;
     let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut snapshots = served.mesh.snapshots();
@@ -179,6 +194,7 @@ pub async fn publish(
             let (mesh, registry) = (&served.mesh, &served.registry);
             mesh.withdrawals().look(&snapshot, &**mesh, registry);
             let (observations, _) = observer.observe(&snapshot, mesh, registry);
+            shown.show(&snapshot, &observations);
             let good = |object: &ObjectRef| statuses.last_good(object);
             let rejected = Rejected {
                 snapshot: &snapshot,

@@ -5,6 +5,7 @@ mod blame;
 mod counts;
 mod observation;
 mod parents;
+mod shown;
 mod suspects;
 mod written;
 
@@ -17,6 +18,7 @@ pub use observation::{
     Summary, states,
 };
 pub use parents::{CONTROLLER, WrittenParent, own_parents, replace_own_parents};
+pub use shown::Shown;
 pub use written::{WrittenStatus, needs_last_good};
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command, log: &Path) -> Self {
+    pub fn start(mut command: Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).unwrap();
         let err = out.try_clone().unwrap();
         let child = command
@@ -112,11 +112,11 @@ impl Fixture {
         // Loopback addresses of this process's own: two tests on one machine do not meet.
         let pid = std::process::id();
         let net = [
-            60 + u8::try_from(pid / 250 % 15).unwrap(),
+            60 + u8::try_from(pid / 250 % 11).unwrap(),
             u8::try_from(pid % 250).unwrap(),
         ];
-        // Room for thirteen tests.
-        let net = [net[0] + 15 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
+        // Room for seventeen tests.
+        let net = [net[0] + 11 * TESTS.fetch_add(1, Ordering::Relaxed), net[1]];
         let here = Ipv4Addr::new(127, net[0], net[1], 1);
         let mut mesh = Self {
             agents: Vec::new(),
@@ -410,7 +410,7 @@ impl Fixture {
     }
 }
 
-fn request(to: SocketAddr) -> String {
+pub fn request(to: SocketAddr) -> String {
     let answer = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

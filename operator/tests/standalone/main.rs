@@ -14,6 +14,9 @@ mod harness;
 mod held;
 mod liars;
 mod logs;
+mod monitoring;
+mod prometheus;
+mod queries;
 mod rollouts;
 mod rpc;
 mod schema;
@@ -178,6 +181,12 @@ fn no_request_fails_while_one_backend_of_its_rule_is_ready() {
 fn the_share_of_traces_changes_without_a_listener_change() {
     let mesh = Fixture::start();
     traces::change_their_share_without_a_listener_change(&mesh);
+}
+
+#[test]
+fn queries_of_dashboards_and_rules_have_data() {
+    let mesh = Fixture::start();
+    monitoring::queries_have_data(&mesh);
 }
 
 fn rejected_by_envoy(mesh: &Fixture) {

@@ -1,40 +1,38 @@
-//! Serves the API of taps on `<runtime>/tap.sock`, for the user of the control plane alone.
+//! Serves an API on a socket of the runtime directory, for the user of the control plane alone.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::Router;
 use heddle_acceptor::{Acceptor, Bounds, Deadlines, Http, Listener, Options, Protocol, Security};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::routed;
-use crate::serving::MeshSource;
-use crate::tap_api;
 use crate::tasks::Ended;
 
-/// The socket in the runtime directory.
-const SOCKET: &str = "tap.sock";
-
-/// Serves until told to stop. Without the socket everything but taps works, so its failure is logged and no more.
+/// Serves until told to stop. Without the socket everything but its API works, so its failure is logged and no more.
 ///
 /// # Errors
 /// None; it ends when it is told to.
 pub(super) async fn serve(
-    mesh: Arc<MeshSource>,
-    runtime: PathBuf,
+    socket: PathBuf,
+    name: &'static str,
+    router: Router,
     stop: CancellationToken,
 ) -> Ended {
-    match listen(&runtime.join(SOCKET)) {
+    match listen(&socket) {
         Ok(listener) => {
-            let acceptor = Acceptor::new(options(), Arc::default());
-            let handler = routed(tap_api::router(mesh));
+            let acceptor = Acceptor::new(options(name), Arc::default());
+            let handler = routed(router);
             acceptor
                 .serve(listener, Security::Plain, handler, stop)
                 .await?;
         }
         Err(error) => {
-            tracing::warn!(%error, "the socket for taps cannot be made: heddle tap does not work; use a shorter --runtime-dir");
+            let socket = socket.display();
+            tracing::warn!(%error, %socket, "the socket of an API cannot be made; use a shorter --runtime-dir");
             stop.cancelled().await;
         }
     }
@@ -57,9 +55,9 @@ fn owner(at: &Path) -> std::io::Result<u32> {
     Ok(std::fs::metadata(directory)?.uid())
 }
 
-fn options() -> Options {
+fn options(name: &'static str) -> Options {
     Options {
-        name: "taps",
+        name,
         bounds: Bounds {
             connections: 64,
             per_source: 64,
