@@ -338,7 +338,7 @@ fn every_alert_fires_and_is_silent_in_promtool() {
 }
 
 #[test]
-fn documented_scrape_jobs_are_valid() {
+fn documented_scrape_jobs_are_valid_and_pod_monitors_do_the_same() {
     let jobs = documented_jobs();
     let names = ["heddle-control-plane", "heddle-sidecars"];
     assert_eq!(jobs.keys().collect::<Vec<_>>(), names);
@@ -353,4 +353,27 @@ fn documented_scrape_jobs_are_valid() {
     std::fs::write(&configured, text).unwrap();
     let configured = configured.to_str().unwrap();
     promtool(&["check", "config", "--syntax-only", configured]);
+
+    let text = std::fs::read_to_string(folder().join("pod_monitor.yaml")).unwrap();
+    for (document, name) in text.split("\n---\n").zip(["heddle-sidecars", "heddle-control-plane"]) {
+        let monitor: Value = serde_saphyr::from_str(document).unwrap();
+        assert_eq!(monitor["metadata"]["name"], name);
+        let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+        let job = &jobs[name];
+        // The operator writes these fields in another case, and takes no name of a job.
+        let rules = endpoint["relabelings"].to_string();
+        let rules = rules
+            .replace("sourceLabels", "source_labels")
+            .replace("targetLabel", "target_label");
+        let mut rules: Vec<Value> = serde_json::from_str(&rules).unwrap();
+        rules.retain(|rule| rule["target_label"] != "job");
+        assert_eq!(Some(&rules), job["relabel_configs"].as_array(), "{name}");
+        assert_eq!(endpoint.get("metrics_path"), None);
+        assert_eq!(endpoint.get("path"), job.get("metrics_path"), "{name}");
+        assert_eq!(endpoint.get("scheme"), job.get("scheme"), "{name}");
+        assert_eq!(
+            endpoint["tlsConfig"]["serverName"], job["tls_config"]["server_name"],
+            "{name}"
+        );
+    }
 }

@@ -12,6 +12,12 @@ use super::{Sidecar, containers, names, own};
 /// A shorter grace period needs all its time for the application. The hook takes a third of it at most.
 const LEAST_GRACE: i64 = 3;
 
+/// The prefix of the annotations of pods that are scraped: the example configuration of Prometheus for Kubernetes.
+const SCRAPE_PREFIX: &str = "prometheus.io/";
+
+/// The path of the sidecar's metrics.
+const METRICS_PATH: &str = "/stats/prometheus";
+
 /// Adds the sidecar, and replaces an own container that other webhooks' additions have made out of date.
 pub(super) fn patch(
     pod: &Pod,
@@ -35,7 +41,32 @@ pub(super) fn patch(
         "true",
         &mut operations,
     );
+    if !sidecar.mesh.telemetry.metrics_readers.is_empty() {
+        scrape(pod.metadata.annotations.as_ref(), &mut operations);
+    }
     Patch(operations)
+}
+
+/// Names the metrics of the sidecar in the annotations by which many installations of Prometheus find their targets. A pod with any of
+/// them keeps its own: they lead to its application, or say that nothing is to be scraped.
+fn scrape(
+    present: Option<&std::collections::BTreeMap<String, String>>,
+    operations: &mut Vec<PatchOperation>,
+) {
+    let mut keys = present.into_iter().flat_map(|present| present.keys());
+    if keys.any(|key| key.starts_with(SCRAPE_PREFIX)) {
+        return;
+    }
+    let port = heddle_ports::METRICS.to_string();
+    let all = [("scrape", "true"), ("port", &*port), ("path", METRICS_PATH)];
+    let all = all.map(|(name, value)| (format!("{SCRAPE_PREFIX}{name}"), value));
+    if present.is_some() {
+        let add = |(key, value): &(String, &str)| add(&["metadata", "annotations", key], json!(value));
+        operations.extend(all.iter().map(add));
+    } else {
+        let map = all.into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        operations.push(add(&["metadata", "annotations"], json!(map)));
+    }
 }
 
 /// Notes on the pod why it has no sidecar.

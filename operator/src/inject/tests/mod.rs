@@ -111,6 +111,45 @@ fn asked_again_it_changes_nothing() {
     assert!(again.0.is_empty(), "{again}");
 }
 
+/// The annotations after injection under a Mesh whose metrics a service account may read.
+fn annotated(pod: &Value) -> Value {
+    let reader = json!({"metricsReaders": [{"namespace": "monitoring", "serviceAccount": "prometheus"}]});
+    let mut sidecar = sidecar();
+    sidecar.mesh.telemetry = serde_json::from_value(reader).unwrap();
+    let mut after = pod.clone();
+    for _ in ["first", "again"] {
+        let parsed: Pod = serde_json::from_value(after.clone()).unwrap();
+        let PodInjection::Inject(patch) = review(&parsed, &sidecar).injection else {
+            panic!("not injected")
+        };
+        json_patch::patch(&mut after, &patch).unwrap();
+    }
+    after["metadata"]["annotations"].clone()
+}
+
+#[test]
+fn scrapers_find_the_sidecar_by_annotations_and_those_of_the_application_stay() {
+    let sidecars = json!({
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "15020",
+        "prometheus.io/path": "/stats/prometheus",
+    });
+    assert_eq!(annotated(&pod(|_| {})), sidecars);
+    let with = |annotations: Value| pod(|pod| pod["metadata"]["annotations"] = annotations);
+    let mut beside = sidecars;
+    beside["team"] = json!("cart");
+    assert_eq!(annotated(&with(json!({"team": "cart"}))), beside);
+    for own in [
+        json!({"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}),
+        json!({"prometheus.io/scrape": "false"}),
+        json!({"prometheus.io/scheme": "https"}),
+    ] {
+        assert_eq!(annotated(&with(own.clone())), own);
+    }
+    // Without a reader, the sidecar answers no scrape.
+    assert_eq!(injected(&pod(|_| {}))["metadata"].get("annotations"), None);
+}
+
 #[test]
 fn the_sidecar_is_told_its_workload_as_the_compiler_finds_it() {
     let owned = |kind: &str, name: &str| {
