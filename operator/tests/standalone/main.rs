@@ -184,7 +184,7 @@ fn the_share_of_traces_changes_without_a_listener_change() {
 }
 
 #[test]
-fn queries_of_dashboards_and_rules_have_data() {
+fn queries_of_dashboards_rules_and_other_tools_have_data() {
     let mesh = Fixture::start();
     monitoring::queries_have_data(&mesh);
 }

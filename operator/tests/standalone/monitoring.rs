@@ -1,10 +1,11 @@
-//! The queries of config/monitoring have data in a real Prometheus that scrapes this mesh.
+//! The queries of config/monitoring, and of tools that read Istio's metrics, have data in a real Prometheus that scrapes this mesh.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
 
 use promql_parser::parser;
+use serde::Deserialize;
 
 use crate::harness::Fixture;
 use crate::prometheus::Prometheus;
@@ -18,6 +19,14 @@ kind: TrafficPolicy
 metadata: {name: faults, namespace: shop}
 spec: {target: {service: reviews-v1}, faults: [{abort: {status: 503, percent: 100}}]}
 ";
+
+/// Queries of another project, with the traffic that they are about.
+#[derive(Deserialize)]
+struct OfTool {
+    /// The file of the project that has them.
+    source: String,
+    queries: Vec<String>,
+}
 
 /// The interval of rates. Queries have to find two scrapes in it, on a slow machine too.
 const RATE: &str = "30s";
@@ -69,13 +78,32 @@ fn own_queries() -> Vec<Query> {
     queries
 }
 
+/// The queries of Kiali and Flagger.
+fn queries_of_tools() -> Vec<Query> {
+    let text = include_str!("../../../tests/monitoring/kiali_flagger.yaml")
+        .replace("NAMESPACE", "shop")
+        .replace("CLIENT", "frontend-1")
+        .replace("SERVER", "reviews-v1-1")
+        .replace("SERVICE", "reviews")
+        .replace("INTERVAL", RATE);
+    let all: Vec<OfTool> = serde_saphyr::from_str(&text).unwrap();
+    let queries = all.into_iter().flat_map(|of| {
+        let source = of.source;
+        of.queries
+            .into_iter()
+            .map(move |query| (source.clone(), query))
+    });
+    queries.collect()
+}
+
 pub fn queries_have_data(mesh: &Fixture) {
     let _taken = bytes::application(mesh.address(121, bytes::PORT));
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     let prometheus = Prometheus::start(mesh, &folder().canonicalize().unwrap().join("rules.yaml"));
     mesh.apply("faults.yaml", FAULT);
     mesh.status("TrafficPolicy", "faults", programmed(1));
-    traffic(mesh);
+    // The first requests are answered, later ones denied.
+    all_have_data(mesh, &prometheus, queries_of_tools());
     mesh.apply("callers.yaml", &callers("somebody", ""));
     mesh.status("AuthPolicy", "callers", programmed(1));
 

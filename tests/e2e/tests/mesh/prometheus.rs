@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use heddle_e2e::{Echo, Load, Namespace, Settings, eventually};
+use heddle_e2e::{Echo, Kubectl, Load, Namespace, Settings, eventually};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub fn prometheus_scrapes_the_sidecars() -> Result<()> {
@@ -22,6 +23,8 @@ pub fn prometheus_scrapes_the_sidecars() -> Result<()> {
         ns.kubectl.run(&["get", "pods", "-l", &label, "-o", path])
     };
     let (target, caller) = (address("server")?, address("client")?);
+    let (control_plane, root) = control_plane()?;
+    let _binding = Binding::of_prometheus(&ns.name)?;
     // In a block of YAML.
     let rules: String = include_str!("../../../../config/monitoring/rules.yaml")
         .lines()
@@ -41,7 +44,15 @@ data:
   prometheus.yml: |
     global: {{scrape_interval: 1s, evaluation_interval: 1s}}
     rule_files: [/config/rules.yaml]
-    scrape_configs: [{{job_name: sidecars, metrics_path: /stats/prometheus, params: {{names: [istio]}}, static_configs: [{{targets: ['{target}:15020', '{caller}:15020']}}]}}]
+    scrape_configs:
+    - {{job_name: sidecars, metrics_path: /stats/prometheus, params: {{names: [istio]}}, static_configs: [{{targets: ['{target}:15020', '{caller}:15020']}}]}}
+    - job_name: heddle-control-plane
+      scheme: https
+      authorization: {{credentials_file: /var/run/secrets/kubernetes.io/serviceaccount/token}}
+      tls_config: {{ca_file: /config/root.pem, server_name: heddle.heddle-system.svc}}
+      static_configs: [{{targets: [{control_plane}]}}]
+  root.pem: |
+{root}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -49,7 +60,7 @@ metadata: {{name: prometheus}}
 spec:
   selector: {{matchLabels: {{app: prometheus}}}}
   template:
-    metadata: {{labels: {{app: prometheus}}}}
+    metadata: {{labels: {{app: prometheus}}, annotations: {{heddle.dev/exclude-outbound-ports: "15014"}}}}
     spec:
       serviceAccountName: prometheus
       containers:
@@ -75,6 +86,17 @@ spec:
         Ok((series.contains("/sa/client") && series.contains("\"server\"")).then_some(()))
     })?;
     rules_and_queries_have_data(&ns)?;
+    // Of every replica, by its TLS and the right of the service account.
+    for query in [
+        "count(up{job=\"heddle-control-plane\"} == 1) == count(up{job=\"heddle-control-plane\"})",
+        "sum(heddle_sidecars{state=\"in_sync\"}) > 0",
+        "sum(heddle_injections_total{reason=\"injected\"}) > 0",
+        "sum(rate(heddle_watch_errors_total[1m])) + sum(rate(heddle_write_errors_total[1m]))",
+    ] {
+        eventually(query, Duration::from_secs(60), || {
+            Ok(has_data(&ns, query)?.then_some(()))
+        })?;
+    }
     queries_of_other_tools_have_data(&ns)?;
     // Another identity may not read them.
     let denied = Load::from(&ns.kubectl, "client")
@@ -84,43 +106,84 @@ spec:
     Ok(())
 }
 
-/// The metrics of Flagger (`pkg/metrics/observers/istio.go` of 1.36) and the query of Kiali's graph for the calls of a namespace
-/// (`graph/telemetry/istio/istio.go` of 2.x) return data. Each query needs the traffic of the last minute.
+/// The addresses of the replicas' metrics, and the root that they show, as lines of a block of YAML.
+fn control_plane() -> Result<(String, String)> {
+    let kubectl = Kubectl::cluster();
+    let label = "app.kubernetes.io/component=operator";
+    let path = "jsonpath={.items[*].status.podIP}";
+    let addresses = kubectl.run(&["-n", "heddle-system", "get", "pods", "-l", label, "-o", path])?;
+    let targets = addresses.split_whitespace().map(|address| format!("'{address}:15014'"));
+    let targets: Vec<String> = targets.collect();
+    let path = "go-template={{(index .webhooks 0).clientConfig.caBundle | base64decode}}";
+    let webhook = "mutatingwebhookconfiguration/heddle-injector";
+    let root = kubectl.run(&["get", webhook, "-o", path])?;
+    let root = root.lines().map(|line| format!("    {line}\n")).collect();
+    Ok((targets.join(", "), root))
+}
+
+/// The right of a namespace's Prometheus to read the metrics of the control plane, until it is dropped.
+struct Binding(String);
+
+impl Binding {
+    fn of_prometheus(namespace: &str) -> Result<Self> {
+        let name = format!("prometheus-{namespace}");
+        let account = format!("--serviceaccount={namespace}:prometheus");
+        let role = "--clusterrole=heddle-metrics-reader";
+        Kubectl::cluster().run(&["create", "clusterrolebinding", &name, role, &account])?;
+        Ok(Self(name))
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        let _ = Kubectl::cluster().output(&["delete", "clusterrolebinding", &self.0]);
+    }
+}
+
+/// Queries of another tool.
+#[derive(Deserialize)]
+struct OfTool {
+    source: String,
+    /// What traffic they are about.
+    traffic: String,
+    queries: Vec<String>,
+}
+
+/// The queries of Flagger and Kiali for requests inside a namespace return data. Each needs the traffic of the last minute.
 fn queries_of_other_tools_have_data(ns: &Namespace) -> Result<()> {
-    let of_server = format!(
-        r#"reporter="destination",destination_workload_namespace="{}",destination_workload=~"server""#,
-        ns.name
-    );
-    let success = format!(
-        r#"sum(rate(istio_requests_total{{{of_server},response_code!~"5.*"}}[1m])) / sum(rate(istio_requests_total{{{of_server}}}[1m])) * 100"#
-    );
-    let duration = format!(
-        "histogram_quantile(0.99, sum(rate(istio_request_duration_milliseconds_bucket{{{of_server}}}[1m])) by (le))"
-    );
-    let graph = format!(
-        r#"round(sum(rate(istio_requests_total{{reporter=~"source|waypoint",source_workload_namespace="{}"}}[60s])) by (source_cluster,source_workload_namespace,source_workload,source_canonical_service,source_canonical_revision,destination_cluster,destination_service_namespace,destination_service,destination_service_name,destination_workload_namespace,destination_workload,destination_canonical_service,destination_canonical_revision,request_protocol,response_code,grpc_response_status,response_flags) > 0,0.001)"#,
-        ns.name
-    );
-    for (query, expected) in [
-        (&success, "\"100\""),
-        (&duration, "\"value\""),
-        (&graph, "\"destination_service_name\":\"server\""),
-    ] {
-        eventually(query, Duration::from_secs(60), || {
+    let text = include_str!("../../../monitoring/kiali_flagger.yaml")
+        .replace("NAMESPACE", &ns.name)
+        .replace("CLIENT", "client")
+        .replace("SERVER", "server")
+        .replace("SERVICE", "server")
+        .replace("INTERVAL", "1m");
+    let tools: Vec<OfTool> = serde_saphyr::from_str(&text)?;
+    let of_requests = tools.iter().filter(|tool| tool.traffic == "http");
+    for (tool, query) in of_requests.flat_map(|tool| tool.queries.iter().map(move |query| (tool, query))) {
+        let name = format!("{}: {query}", tool.source);
+        eventually(&name, Duration::from_secs(60), || {
             Load::from(&ns.kubectl, "client")
                 .flag("-n=20")
                 .run("http://server/")?;
-            let url = format!(
-                "http://127.0.0.1:9090/api/v1/query?query={}",
-                encoded(query)
-            );
-            let answer =
-                ns.kubectl
-                    .exec("deployment/prometheus", "app", &["wget", "-qO-", &url])?;
-            Ok((answer.contains(expected) && !answer.contains("NaN")).then_some(()))
+            Ok(has_data(ns, query)?.then_some(()))
         })?;
     }
     Ok(())
+}
+
+/// Whether a query has a value that is a number.
+fn has_data(ns: &Namespace, query: &str) -> Result<bool> {
+    let url = format!(
+        "http://127.0.0.1:9090/api/v1/query?query={}",
+        encoded(query)
+    );
+    let answer = ns
+        .kubectl
+        .exec("deployment/prometheus", "app", &["wget", "-qO-", &url])?;
+    let answer: Value = serde_json::from_str(&answer)?;
+    let values = answer.pointer("/data/result").and_then(Value::as_array);
+    let mut values = values.into_iter().flatten();
+    Ok(values.any(|one| one.pointer("/value/1").is_some_and(|value| value != "NaN")))
 }
 
 /// A text as a part of a URL.
