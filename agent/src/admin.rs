@@ -113,12 +113,15 @@ impl Admin {
             .collect())
     }
 
-    /// Gives every line of the golden metrics, as Envoy counts them. The whole text can be large, and is not kept.
+    /// Gives every line of the golden metrics, as Envoy counts them, and the count of requests beyond the bound of their series. The whole
+    /// text can be large, and is not kept.
     ///
     /// # Errors
     /// When Envoy does not answer with all of them; some lines may have been given.
     pub(crate) async fn golden(&self, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
-        let filter = encoded(r"^heddle_(request_duration_ms|tcp_)");
+        let filter = encoded(
+            r"^(heddle_(request_duration_ms|tcp_)|server\.stats_overflow\.histogram$)",
+        );
         self.metrics(&format!("usedonly&filter={filter}"), each)
             .await
     }

@@ -65,6 +65,16 @@ fn series(name: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Returns the durations and the failures that Envoy had no series for.
+fn beyond() -> Result<[u64; 2]> {
+    let text = http(ADMIN, "GET", "/stats?filter=stats_overflow", "")?;
+    Ok(["histogram", "counter"].map(|kind| {
+        let prefix = format!("server.stats_overflow.{kind}: ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }))
+}
+
 /// Calls the application, which answers with these.
 fn call(status: usize, grpc: usize) -> Result<String> {
     let headers = "content-type: application/grpc\r\n";
@@ -102,6 +112,13 @@ fn series_are_bounded_and_idle_ones_make_room() -> Result<()> {
         let series = series(name)?.len();
         ensure!(series == BOUND, "{series} of {name}");
     }
+    // The loss is counted for each request, also where its series is known to have no place.
+    ensure!(beyond()? == [100, 100], "{:?}", beyond()?);
+    let last = BOUND + 99;
+    for _ in 0..5 {
+        call(400 + last % 200, last / 200)?;
+    }
+    ensure!(beyond()? == [105, 105], "{:?}", beyond()?);
     drop(envoy);
 
     let _envoy = sidecar(folder.path(), |config| {

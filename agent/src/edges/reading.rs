@@ -20,6 +20,9 @@ const SUM: &str = "envoy_heddle_request_duration_ms_sum{";
 const CONNECTIONS: &str = "envoy_heddle_tcp_connections{";
 const RECEIVED: &str = "envoy_heddle_tcp_received_bytes{";
 const SENT: &str = "envoy_heddle_tcp_sent_bytes{";
+/// The durations that Envoy did not record because a scope had the most series that it may have: one for each request. Only the scopes
+/// of the golden metrics are bounded.
+const BEYOND: &str = "envoy_server_stats_overflow_histogram{";
 
 /// Lines of which the last value is remembered, 16 bytes each. Those of further lines are not counted.
 const MAX_LINES: usize = 100_000;
@@ -49,7 +52,7 @@ pub(super) struct Reader {
 struct Reading {
     values: HashMap<u64, u64>,
     traffic: Traffic,
-    /// Requests and connections of edges beyond the bound.
+    /// Requests and connections of edges beyond the bound, and requests beyond the bound of Envoy's series.
     lost: u64,
     /// The histogram of the line before, without its bound. Its buckets come in ascending order, and each includes those
     /// before it.
@@ -76,6 +79,10 @@ impl Reader {
                 let requests = self.now.of_bucket(histogram, added);
                 self.count(line, requests, of_request);
             }
+            return;
+        }
+        if series.starts_with(BEYOND) {
+            self.now.lost += self.added(series, value).unwrap_or(0);
             return;
         }
         let counts: Option<Counting> = if series.starts_with(CONNECTIONS) {
@@ -339,6 +346,15 @@ mod tests {
         let text = of(PROBE_ROUTE) + &of("all");
         let (traffic, lost) = read(&mut Reader::default(), &text);
         assert_eq!((only(&traffic).1.requests(), lost), (3, 0));
+    }
+
+    #[test]
+    fn requests_without_a_series_are_lost_and_counted_once() {
+        let mut reader = Reader::default();
+        for (beyond, lost) in [(0, 0), (7, 7), (7, 0), (9, 2)] {
+            let text = format!("{BEYOND}}} {beyond}\n") + &histogram(OUT, "200", "", [1, 1, 1]);
+            assert_eq!(read(&mut reader, &text).1, lost, "{beyond}");
+        }
     }
 
     #[test]
