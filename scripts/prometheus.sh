@@ -2,7 +2,7 @@
 # prometheus.sh DIR: puts `prometheus` and `promtool` into DIR: links to those on PATH, else the binaries of Debian's package. Needs no
 # root. The cluster of the end-to-end tests has the same package in an image.
 set -euo pipefail
-dir=$1
+dir=$(realpath -m "$1")
 
 [ ! -x "$dir/prometheus" ] || [ ! -x "$dir/promtool" ] || exit 0
 mkdir -p "$dir"
@@ -16,7 +16,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 echo "prometheus: fetching Debian's package" >&2
-(cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .)
+cd "$work"
+download() { apt-get download -qq -o APT::Sandbox::User=root prometheus; }
+# A new machine may have no lists of packages yet.
+download 2> /dev/null || { apt-get update -qq && download; }
+dpkg-deb -x prometheus_*.deb .
 for name in promtool prometheus; do
   # Whole or not there, because tests may run it meanwhile.
   cp "$work/usr/bin/$name" "$dir/$name.new"

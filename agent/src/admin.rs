@@ -119,9 +119,8 @@ impl Admin {
     /// # Errors
     /// When Envoy does not answer with all of them; some lines may have been given.
     pub(crate) async fn golden(&self, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
-        let filter = encoded(
-            r"^(heddle_(request_duration_ms|tcp_)|server\.stats_overflow\.histogram$)",
-        );
+        let filter =
+            encoded(r"^(heddle_(request_duration_ms|tcp_)|server\.stats_overflow\.histogram$)");
         self.metrics(&format!("usedonly&filter={filter}"), each)
             .await
     }

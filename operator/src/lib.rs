@@ -13,6 +13,7 @@
 
 pub mod certificates;
 pub mod certs;
+pub mod change_traces;
 pub mod edges;
 pub mod inject;
 pub mod issuing;

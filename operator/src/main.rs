@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use heddle_acceptor::{LogLines, raise_open_files};
+use heddle_operator::change_traces::TraceEndpoint;
 use heddle_operator::listen::{Listeners, deadlines};
 use heddle_operator::{kubernetes, standalone};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +22,15 @@ struct Cli {
     /// The log filter, such as `info` or `heddle_operator=debug,info`.
     #[arg(long, env = "HEDDLE_LOG", default_value = "info", global = true)]
     log: String,
+    /// The format of log lines. `json`: one object a line, with fields for objects, proxies and errors.
+    #[arg(
+        long,
+        env = "HEDDLE_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Text,
+        global = true
+    )]
+    log_format: LogFormat,
     /// How often proxies report which destinations they use, in seconds.
     #[arg(long, env = "HEDDLE_LOAD_REPORT_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600), global = true)]
     load_report_seconds: u64,
@@ -39,10 +49,23 @@ struct Cli {
     /// The Envoy that verifies the rejections of proxies; default: the one in the operator's image.
     #[arg(long, env = "HEDDLE_ENVOY", global = true)]
     envoy: Option<PathBuf>,
+    /// The collector of traces of changes: OTLP over gRPC, `http://HOST:PORT`. Left out: no traces. They have names of objects and
+    /// proxies, and travel in plain text.
+    #[arg(long, env = "HEDDLE_TRACE_ENDPOINT", global = true)]
+    trace_endpoint: Option<TraceEndpoint>,
     #[command(flatten)]
     kubernetes: OnKubernetes,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// The format of log lines.
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Text, `field=value`.
+    Text,
+    /// JSON.
+    Json,
 }
 
 #[derive(Args)]
@@ -96,12 +119,14 @@ struct Standalone {
 async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_writer(|| LogLines(std::io::stderr()));
+    match cli.log_format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
         // Colors are escape sequences, and no event may hold any.
-        .with_ansi(false)
-        .with_writer(|| LogLines(std::io::stderr()))
-        .init();
+        LogFormat::Text => lines.with_ansi(false).init(),
+    }
     let stop = until_signalled()?;
     let open_files = raise_open_files().context("the limit of open files cannot be raised")?;
     let deadlines = deadlines(cli.connection_deadline_ms.map(Duration::from_millis));
@@ -121,6 +146,7 @@ async fn main() -> anyhow::Result<()> {
                 listeners,
                 envoy: cli.envoy,
                 load_report_interval,
+                trace_endpoint: cli.trace_endpoint,
             };
             standalone::run(options, stop)
                 .await
@@ -136,6 +162,7 @@ async fn main() -> anyhow::Result<()> {
                 listeners,
                 envoy: cli.envoy,
                 load_report_interval,
+                trace_endpoint: cli.trace_endpoint,
                 audit: kubernetes::AuditPlan {
                     interval: Duration::from_secs(cli.kubernetes.audit_seconds),
                     proxies: cli.kubernetes.audit_proxies,

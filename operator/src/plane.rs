@@ -9,6 +9,7 @@ use heddle_xds_server::{Options as XdsOptions, Registry, Security, Server};
 use tokio::net::TcpListener;
 
 use crate::certs::{CertError, OwnCertificate};
+use crate::change_traces::{ChangeTraces, TraceEndpoint};
 use crate::issuing::{Issuer, TokenAuthenticator};
 use crate::listen::{Listeners, Port};
 use crate::metrics::{Metrics, SidecarCounts};
@@ -107,11 +108,12 @@ impl Plane {
     /// When TLS cannot be set up.
     pub fn start(
         &self,
-        reader: Reader,
+        mut reader: Reader,
         tokens: Arc<dyn TokenAuthenticator>,
         sockets: Sockets,
         tasks: &mut Tasks,
     ) -> Result<PlaneHandles, CertError> {
+        reader.trace_changes(self.mesh.traces().cloned());
         let stop = tasks.stop();
         let rotation = Arc::clone(&self.own).rotate(stop.clone());
         tasks.spawn("certificate rotation", rotation);
@@ -165,13 +167,25 @@ impl Plane {
         })
     }
 
-    /// Counts the sidecars that are connected here, and the objects that are set aside, for metrics.
-    pub fn count_sidecars(&self, shown: &Arc<Shown>) {
-        let (shown, rejections) = (Arc::clone(shown), Arc::clone(&self.rejections));
+    /// Traces every change from the start on, if there is a collector. `pod` is that of this replica.
+    pub fn trace_changes(&self, to: Option<TraceEndpoint>, pod: Option<String>, tasks: &mut Tasks) {
+        let Some(to) = to else { return };
+        let (traces, task) = ChangeTraces::new(to, pod, self.metrics(), tasks.stop());
+        tasks.spawn("traces of changes", task);
+        self.mesh.trace_changes(traces);
+    }
+
+    /// Counts the sidecars that are connected here, and the objects that are set aside, for metrics. Returns the state of the sidecars,
+    /// which the counter of acknowledgments sets.
+    #[must_use]
+    pub fn count_sidecars(&self) -> Arc<Shown> {
+        let shown = Arc::<Shown>::default();
+        let (counted, rejections) = (Arc::clone(&shown), Arc::clone(&self.rejections));
         self.metrics.count_sidecars(move || SidecarCounts {
             set_aside: rejections.objects().len(),
-            ..shown.counts(SystemTime::now())
+            ..counted.counts(SystemTime::now())
         });
+        shown
     }
 
     /// Returns the metrics, for one more task that counts.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::change_traces::{Change, ChangeTraces, ChangedObjects};
 use crate::metrics::Metrics;
 use crate::objects::ObjectSource;
 use crate::rejections::RejectionStore;
@@ -65,6 +66,7 @@ pub struct Reader {
     changes: watch::Receiver<u64>,
     builder: WorldBuilder,
     findings: Findings,
+    traces: Option<ChangeTraces>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -77,6 +79,8 @@ impl std::fmt::Debug for Reader {
 struct Progress {
     /// When the oldest change was seen.
     since: Option<Instant>,
+    /// The objects that have changed, if changes are traced.
+    changed: ChangedObjects,
     complete: bool,
 }
 
@@ -89,6 +93,7 @@ impl Reader {
             source,
             builder: World::builder(),
             findings: Findings::default(),
+            traces: None,
         }
     }
 
@@ -120,9 +125,18 @@ impl Reader {
         self.builder.set_trust_domain(trust_domain.as_str());
     }
 
+    /// Traces every change from now on, or none.
+    pub fn trace_changes(&mut self, traces: Option<ChangeTraces>) {
+        self.traces = traces;
+    }
+
     fn read(&mut self) -> Progress {
         let batch = self.source.take();
+        let mut changed = ChangedObjects::default();
         for (reference, object) in batch.changes {
+            if self.traces.is_some() {
+                changed.add(&reference);
+            }
             let found = match object {
                 Some(object) => self.builder.apply(object),
                 None => {
@@ -135,6 +149,7 @@ impl Reader {
         self.findings.source(batch.findings);
         Progress {
             since: batch.since,
+            changed,
             complete: batch.complete,
         }
     }
@@ -192,6 +207,7 @@ impl CompileLoop {
         if !progress.complete {
             return;
         }
+        let begun = Instant::now();
         let Reader {
             builder, findings, ..
         } = &mut self.reader;
@@ -202,7 +218,9 @@ impl CompileLoop {
             Some(before) => before.compiled.update(&world),
             None => compile(&world),
         };
+        let compiled_at = Instant::now();
         let revision = before.map_or(1, |before| before.revision + 1);
+        let seen = progress.since.unwrap_or(woken);
         let snapshot = Snapshot {
             revision,
             changed_in: changed_in(&compiled, before, revision),
@@ -210,7 +228,7 @@ impl CompileLoop {
             findings: findings.all(&compiled.findings),
             world,
             compiled,
-            seen: Some(progress.since.unwrap_or(woken)),
+            seen: Some(seen),
         };
         report(&snapshot.findings, before);
         report_changes(&snapshot.compiled, before);
@@ -230,6 +248,17 @@ impl CompileLoop {
         let snapshot = Arc::new(snapshot);
         self.newest = Some(Arc::clone(&snapshot));
         self.consumer.on_snapshot(&snapshot);
+        if let Some(traces) = &self.reader.traces {
+            traces.published(Change {
+                revision,
+                objects: progress.changed.objects,
+                count: progress.changed.count,
+                seen,
+                begun,
+                compiled: compiled_at,
+                published: Instant::now(),
+            });
+        }
     }
 }
 

@@ -270,7 +270,10 @@ fn dashboards_ask_the_chosen_data_source_only() {
 fn alerts_watch_values_that_are_there_while_they_do_not_fire() {
     for (alert, values) in [
         ("absent(up{job=\"x\"} == 1)", vec!["up{job=\"x\"}"]),
-        ("min(a > 0) - time() < 90 * 86400", vec!["min(a > 0) - time()"]),
+        (
+            "min(a > 0) - time() < 90 * 86400",
+            vec!["min(a > 0) - time()"],
+        ),
         (
             "a > 0.05 and on (b) sum by (b) (c) > 1",
             vec!["a", "sum by (b) (c)"],
@@ -280,7 +283,7 @@ fn alerts_watch_values_that_are_there_while_they_do_not_fire() {
     }
 }
 
-/// Runs promtool, and returns what it prints.
+/// Runs promtool, and returns its output.
 fn promtool(arguments: &[&str]) -> String {
     let cached = || folder().join("../../.cache/prometheus");
     let folder_of = std::env::var_os("HEDDLE_PROMETHEUS").map_or_else(cached, PathBuf::from);
@@ -320,7 +323,9 @@ fn every_alert_fires_and_is_silent_in_promtool() {
     for test in tests["tests"].as_array().unwrap() {
         for case in test["alert_rule_test"].as_array().unwrap() {
             let name = case["alertname"].as_str().unwrap().to_owned();
-            let fires = case["exp_alerts"].as_array().is_some_and(|of| !of.is_empty());
+            let fires = case["exp_alerts"]
+                .as_array()
+                .is_some_and(|of| !of.is_empty());
             *tested.entry((name, fires)).or_default() += 1;
         }
     }
@@ -347,7 +352,10 @@ fn documented_scrape_jobs_are_valid_and_pod_monitors_do_the_same() {
     let mut all: Vec<Value> = jobs.values().cloned().collect();
     for job in &mut all {
         // Debian builds Prometheus without this discovery.
-        job.as_object_mut().unwrap().remove("kubernetes_sd_configs").unwrap();
+        job.as_object_mut()
+            .unwrap()
+            .remove("kubernetes_sd_configs")
+            .unwrap();
     }
     let text = serde_json::json!({ "scrape_configs": all }).to_string();
     std::fs::write(&configured, text).unwrap();
@@ -355,7 +363,10 @@ fn documented_scrape_jobs_are_valid_and_pod_monitors_do_the_same() {
     promtool(&["check", "config", "--syntax-only", configured]);
 
     let text = std::fs::read_to_string(folder().join("pod_monitor.yaml")).unwrap();
-    for (document, name) in text.split("\n---\n").zip(["heddle-sidecars", "heddle-control-plane"]) {
+    for (document, name) in text
+        .split("\n---\n")
+        .zip(["heddle-sidecars", "heddle-control-plane"])
+    {
         let monitor: Value = serde_saphyr::from_str(document).unwrap();
         assert_eq!(monitor["metadata"]["name"], name);
         let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];

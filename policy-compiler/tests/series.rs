@@ -67,11 +67,14 @@ fn series(name: &str) -> Result<Vec<String>> {
 
 /// Returns the durations and the failures that Envoy had no series for.
 fn beyond() -> Result<[u64; 2]> {
-    let text = http(ADMIN, "GET", "/stats?filter=stats_overflow", "")?;
+    // Envoy has these counts in this format alone.
+    let text = http(ADMIN, "GET", "/stats/prometheus?filter=stats_overflow", "")?;
     Ok(["histogram", "counter"].map(|kind| {
-        let prefix = format!("server.stats_overflow.{kind}: ");
+        let prefix = format!("envoy_server_stats_overflow_{kind}{{}} ");
         let count = text.lines().find_map(|line| line.strip_prefix(&prefix));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        count
+            .and_then(|count| count.trim().parse().ok())
+            .unwrap_or(0)
     }))
 }
 

@@ -27,7 +27,7 @@ pub use progress::{Counters, Counts, Distribution, Progress, Registry};
 pub use resource::{Name, Part, PerKind, Resource, ResourceKey, ResourceKind, View};
 pub use session::{Flavor, Limits, MAX_TEXT, Rejection};
 pub use source::{
-    EdgeTraffic, Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal, SubscriberId,
-    Withdrawal,
+    Converged, EdgeTraffic, Load, NodeInfo, OnDemandRequests, ResourceSource, StreamRefusal,
+    SubscriberId, Withdrawal,
 };
 pub use transport::{Options, ServeError, Server, frame};

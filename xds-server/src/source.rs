@@ -114,6 +114,17 @@ pub struct Withdrawal {
     pub completed: Option<Instant>,
 }
 
+/// A view that its client has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Converged {
+    /// The time of the newest change in the view: [`View::since`](crate::View::since).
+    pub since: Instant,
+    /// When the stream took the view, and began to send it.
+    pub begun: Instant,
+    /// When the client had answered for all of it.
+    pub acknowledged: Instant,
+}
+
 /// Where the resources come from.
 ///
 /// All methods are called from the streams' own tasks and must not block.
@@ -138,6 +149,11 @@ pub trait ResourceSource: Send + Sync + 'static {
     /// that the older stream asks for its view again.
     fn resumed(&self, who: &SubscriberId) {
         let _ = who;
+    }
+
+    /// The subscriber has acknowledged a view.
+    fn converged(&self, who: &SubscriberId, view: Converged) {
+        let _ = (who, view);
     }
 
     /// Takes a load report. The stream it came by was admitted as any other.

@@ -61,10 +61,13 @@ fn scrape(
     let all = [("scrape", "true"), ("port", &*port), ("path", METRICS_PATH)];
     let all = all.map(|(name, value)| (format!("{SCRAPE_PREFIX}{name}"), value));
     if present.is_some() {
-        let add = |(key, value): &(String, &str)| add(&["metadata", "annotations", key], json!(value));
+        let add =
+            |(key, value): &(String, &str)| add(&["metadata", "annotations", key], json!(value));
         operations.extend(all.iter().map(add));
     } else {
-        let map = all.into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        let map = all
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>();
         operations.push(add(&["metadata", "annotations"], json!(map)));
     }
 }

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 pub use run::{Error, run};
 
+use crate::change_traces::TraceEndpoint;
 use crate::listen::Listeners;
 
 /// No call to the API server may take longer.
@@ -68,6 +69,8 @@ pub struct Options {
     pub load_report_interval: Duration,
     /// The Envoy that verifies rejections; none: that of the image.
     pub envoy: Option<PathBuf>,
+    /// The collector of traces of changes; none: no traces.
+    pub trace_endpoint: Option<TraceEndpoint>,
     /// How often proxies are audited against the objects of the API server.
     pub audit: AuditPlan,
 }

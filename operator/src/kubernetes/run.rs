@@ -116,9 +116,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         } = base?;
         tasks.spawn("root", root.run(plane.metrics(), tasks.stop()));
         let tokens = Arc::new(Tokens::new(&starting.client, Arc::clone(&starting.cache)));
+        let Options {
+            trace_endpoint,
+            pod,
+            ..
+        } = &starting.options;
+        plane.trace_changes(trace_endpoint.clone(), Some(pod.clone()), &mut tasks);
         let served = plane.start(reader, tokens, sockets, &mut tasks)?;
-        let shown = Arc::<Shown>::default();
-        plane.count_sidecars(&shown);
+        let shown = plane.count_sidecars();
         starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
         starting.statuses(&plane, served, uid, shown, &mut tasks);
         tasks.spawn("readiness", readiness(plane.snapshots, ready, tasks.stop()));

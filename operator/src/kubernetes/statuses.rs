@@ -262,6 +262,7 @@ impl Writer {
         for (result, object, before, after) in results {
             match result {
                 Ok(()) => {
+                    self.mesh.written([&object]);
                     let uid = self.cache.uid(&object);
                     memory.events.announce(&object, uid, &before, &after).await;
                     sent.insert(object, after);

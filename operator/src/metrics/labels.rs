@@ -27,5 +27,8 @@ pub(super) const STREAM_REFUSALS: [&str; 6] = [
 /// Outcomes of reviews by the webhook.
 pub(super) const REVIEWS: [&str; 4] = ["injected", "left", "refused", "skipped"];
 
+/// Ends of traces of changes.
+pub(super) const CHANGE_TRACES: [&str; 3] = ["event_lost", "exported", "lost"];
+
 /// Kinds of objects that the control plane writes.
 pub(super) const WRITTEN: [&str; 3] = ["ConfigMap", "MutatingWebhookConfiguration", "status"];

@@ -78,6 +78,8 @@ pub struct Metrics {
     root_expiry: Gauge,
     /// Failed writes to the API server, by kind.
     pub write_errors: Family<Watch, Counter>,
+    /// Traces of changes, by their end.
+    pub change_traces: Family<Outcome, Counter>,
     /// The traffic that agents report.
     pub edges: EdgeMetrics,
     compile_seconds: Histogram,
@@ -113,6 +115,7 @@ impl Default for Metrics {
             root_lost: Gauge::default(),
             root_expiry: Gauge::default(),
             write_errors: Family::default(),
+            change_traces: Family::default(),
             compile_seconds,
             recompiled: Family::default(),
             findings: Gauge::default(),
@@ -148,17 +151,18 @@ impl Metrics {
             (&self.issue_refused, &labels::CERTIFICATE_REFUSALS[..]),
             (&self.admission_refused, &labels::STREAM_REFUSALS),
             (&self.injections, &labels::REVIEWS),
+            (&self.change_traces, &labels::CHANGE_TRACES),
         ] {
             for reason in reasons {
-                family.get_or_create(&Outcome { reason });
+                drop(family.get_or_create(&Outcome { reason }));
             }
         }
         for (kind, _) in ObjectKind::watched() {
             let kind = kind.as_str();
-            self.watch_errors.get_or_create(&Watch { kind });
+            drop(self.watch_errors.get_or_create(&Watch { kind }));
         }
         for kind in labels::WRITTEN {
-            self.write_errors.get_or_create(&Watch { kind });
+            drop(self.write_errors.get_or_create(&Watch { kind }));
         }
     }
 
@@ -202,7 +206,7 @@ impl Metrics {
             "Destinations of the workload that has learned most",
             &m.scope_largest,
         );
-        m.register_absent(r);
+        m.register_traces_and_absent(r);
         add(
             r,
             "audits",
@@ -229,7 +233,13 @@ impl Metrics {
         r.register_collector(Box::new(m.sidecars.clone()));
     }
 
-    fn register_absent(&self, r: &mut Registry) {
+    fn register_traces_and_absent(&self, r: &mut Registry) {
+        add(
+            r,
+            "change_traces",
+            "Traces of changes that were exported or lost, and events that found the queue full",
+            &self.change_traces,
+        );
         add(
             r,
             "scope_absent_workloads",

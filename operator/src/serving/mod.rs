@@ -12,15 +12,15 @@ mod taps;
 mod viewers;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use heddle_identity::TrustDomain;
 use heddle_policy_compiler::{Dependency, ObjectRef, Proxy, Scope, WorkloadRef};
 use heddle_xds_server as xds;
 use heddle_xds_server::{
-    EdgeTraffic, Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource, StreamRefusal,
-    SubscriberId, Withdrawal,
+    Converged, EdgeTraffic, Load, Name, NodeInfo, OnDemandRequests, Peer, ResourceSource,
+    StreamRefusal, SubscriberId, Withdrawal,
 };
 use heddle_xds_types::rollout::EndReport;
 use heddle_xds_types::tap::{TapOrders, TapReport};
@@ -32,6 +32,7 @@ use parts::Parts;
 use subscribers::{Subscribers, ViewInput, ViewRequest};
 
 use crate::certificates::Certificates;
+use crate::change_traces::ChangeTraces;
 use crate::edges::{EdgeStore, ReportingSidecar};
 use crate::metrics::{Metrics, Outcome};
 use crate::scope::{Scopes, Seconds};
@@ -110,6 +111,7 @@ pub struct MeshSource {
     taps: Taps,
     parts: Parts,
     subscribers: Mutex<Subscribers>,
+    traces: OnceLock<ChangeTraces>,
 }
 
 impl MeshSource {
@@ -134,6 +136,7 @@ impl MeshSource {
             load_report_interval,
             parts: Parts::default(),
             subscribers: Mutex::default(),
+            traces: OnceLock::new(),
         }
     }
 
@@ -310,6 +313,24 @@ impl MeshSource {
         known.map_or_else(|| self.parts.of(policy), Arc::clone)
     }
 
+    /// Traces every change from now on, once.
+    pub fn trace_changes(&self, traces: ChangeTraces) {
+        let _ = self.traces.set(traces);
+    }
+
+    /// The statuses of objects are written.
+    pub fn written<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectRef>) {
+        if let Some(traces) = self.traces() {
+            objects.into_iter().for_each(|of| traces.written(of));
+        }
+    }
+
+    /// Returns the traces of changes, if they are on.
+    #[must_use]
+    pub fn traces(&self) -> Option<&ChangeTraces> {
+        self.traces.get()
+    }
+
     fn newest(&self) -> Option<Arc<Snapshot>> {
         self.published.borrow().clone()
     }
@@ -331,6 +352,12 @@ impl std::fmt::Debug for MeshSource {
 }
 
 impl ResourceSource for MeshSource {
+    fn converged(&self, who: &SubscriberId, view: Converged) {
+        if let Some(traces) = self.traces() {
+            traces.acknowledged(who, view);
+        }
+    }
+
     fn admit(&self, peer: &Peer, node: &NodeInfo) -> Result<SubscriberId, StreamRefusal> {
         let who = self.decide(peer, node).map_err(|(reason, refusal)| {
             self.metrics

@@ -16,7 +16,7 @@ mod statuses;
 mod tokens;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -30,12 +30,12 @@ pub use statuses::{Files, Statuses, publish};
 pub use tokens::TokenFiles;
 
 use crate::certs::CertError;
+use crate::change_traces::TraceEndpoint;
 use crate::listen::{Listeners, bind};
 use crate::metrics_api;
 use crate::objects::ObjectSource;
 use crate::plane::{Plane, Sockets};
 use crate::snapshot::Reader;
-use crate::status::Shown;
 use crate::tap_api;
 use crate::tasks::{TaskError, Tasks};
 use crate::trials::Trials;
@@ -57,6 +57,8 @@ pub struct Options {
     pub envoy: Option<PathBuf>,
     /// How often proxies report their loads.
     pub load_report_interval: Duration,
+    /// The collector of traces of changes; none: no traces.
+    pub trace_endpoint: Option<TraceEndpoint>,
 }
 
 /// Why the standalone control plane does not run.
@@ -124,6 +126,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     plane.metrics.root_ends(plane.ca.not_after());
 
     let mut tasks = Tasks::new(stop.clone());
+    plane.trace_changes(options.trace_endpoint, None, &mut tasks);
     tasks.spawn("directory", Arc::clone(&directory).watch(stop.clone()));
     let tokens = Arc::new(TokenFiles::open(options.runtime.join("tokens"))?);
     let token_files = Arc::clone(&tokens).follow(plane.snapshots.clone(), stop.clone());
@@ -135,29 +138,28 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         scopes::keep(store, Arc::clone(&plane.scopes), stop.clone()),
     );
     let served = plane.start(reader, tokens, sockets, &mut tasks)?;
-    let (mesh, runtime) = (Arc::clone(&plane.mesh), options.runtime.clone());
-    let traffic = edges::publish(mesh, runtime, stop.clone());
-    tasks.spawn("edges", traffic);
-    let taps = tap_api::router(Arc::clone(&plane.mesh));
-    let socket = options.runtime.join("tap.sock");
-    tasks.spawn(
-        "tap socket",
-        sockets::serve(socket, "taps", taps, stop.clone()),
-    );
-    let shown = Arc::<Shown>::default();
-    plane.count_sidecars(&shown);
-    let metrics = metrics_api::router(plane.metrics());
-    let socket = options.runtime.join("metrics.sock");
-    tasks.spawn(
-        "metrics socket",
-        sockets::serve(socket, "metrics", metrics, stop.clone()),
-    );
+    serve_readers(&plane, &options.runtime, &mut tasks);
     let files = Files {
         statuses,
-        shown,
+        shown: plane.count_sidecars(),
         runtime: options.runtime,
     };
     let statuses = publish(plane, served, files, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)
+}
+
+/// Writes the traffic of edges, and serves taps and metrics.
+fn serve_readers(plane: &Plane, runtime: &Path, tasks: &mut Tasks) {
+    let mesh = || Arc::clone(&plane.mesh);
+    let traffic = edges::publish(mesh(), runtime.to_owned(), tasks.stop());
+    tasks.spawn("edges", traffic);
+    let taps = tap_api::router(mesh());
+    let socket = runtime.join("tap.sock");
+    let taps = sockets::serve(socket, "taps", taps, tasks.stop());
+    tasks.spawn("tap socket", taps);
+    let metrics = metrics_api::router(plane.metrics());
+    let socket = runtime.join("metrics.sock");
+    let metrics = sockets::serve(socket, "metrics", metrics, tasks.stop());
+    tasks.spawn("metrics socket", metrics);
 }

@@ -93,23 +93,32 @@ impl Statuses {
         })
     }
 
-    fn update(&self, snapshot: &Snapshot, report: &ProxyCounts, now: &Time) -> Vec<Value> {
+    /// Returns all statuses, and the objects with another status than before.
+    fn update(
+        &self,
+        snapshot: &Snapshot,
+        report: &ProxyCounts,
+        now: &Time,
+    ) -> (Vec<Value>, Vec<ObjectRef>) {
         let mut all = self.lock();
         all.retain(|object, _| snapshot.compiled.statuses.contains_key(object));
         let mut matters = false;
-        let mut items = Vec::new();
+        let (mut items, mut changed) = (Vec::new(), Vec::new());
         for (object, compiled) in &snapshot.compiled.statuses {
             let before = all.entry(object.clone()).or_default();
             let after = before.next(object.kind, compiled, report.tally(object), now);
             matters |= before.last_good != after.last_good || before.detail != after.detail;
             items.push(item(object, &after));
+            if *before != after {
+                changed.push(object.clone());
+            }
             *before = after;
         }
         drop(all);
         if matters {
             self.changed.send_modify(|tick| *tick += 1);
         }
-        items
+        (items, changed)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectRef, WrittenStatus>> {
@@ -176,11 +185,7 @@ pub async fn publish(
     files: Files,
     stop: CancellationToken,
 ) -> Ended {
-    let Files {
-        statuses,
-        shown,
-        runtime,
-    } = files;
+    let statuses = &files.statuses;
     let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
     let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
     let mut snapshots = served.mesh.snapshots();
@@ -194,7 +199,7 @@ pub async fn publish(
             let (mesh, registry) = (&served.mesh, &served.registry);
             mesh.withdrawals().look(&snapshot, &**mesh, registry);
             let (observations, _) = observer.observe(&snapshot, mesh, registry);
-            shown.show(&snapshot, &observations);
+            files.shown.show(&snapshot, &observations);
             let good = |object: &ObjectRef| statuses.last_good(object);
             let rejected = Rejected {
                 snapshot: &snapshot,
@@ -214,13 +219,14 @@ pub async fn publish(
             report.add_absent(&snapshot, &evidence, &observations, |proxy| {
                 absent.of(&snapshot, &served.mesh, proxy)
             });
-            let items = statuses.update(&snapshot, &report, &Time(Timestamp::now()));
+            let (items, changed) = statuses.update(&snapshot, &report, &Time(Timestamp::now()));
             written.write(
-                &runtime,
+                &files.runtime,
                 &snapshot,
                 items,
                 &states(&snapshot, &observations, &certificates),
             )?;
+            served.mesh.written(&changed);
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -102,6 +102,8 @@ pub struct Fixture {
     control_plane: Option<Process>,
     directory: tempfile::TempDir,
     net: [u8; 2],
+    /// Further arguments of the control plane.
+    options: Vec<String>,
     pub ads: SocketAddr,
     pub ca: SocketAddr,
 }
@@ -123,6 +125,7 @@ impl Fixture {
             control_plane: None,
             directory,
             net,
+            options: Vec::new(),
             ads: free(here),
             ca: free(here),
         };
@@ -148,6 +151,7 @@ impl Fixture {
             .arg(self.path("world"))
             .arg("--runtime-dir")
             .arg(self.path("run"))
+            .args(&self.options)
             .env("HEDDLE_ENVOY", envoy_binary());
         command.args([
             "--ads-address",
@@ -164,6 +168,13 @@ impl Fixture {
         self.eventually("the control plane listens", || {
             TcpStream::connect(self.ca).is_ok()
         });
+    }
+
+    /// Starts the control plane again, with further arguments.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        self.stop_control_plane();
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.start_control_plane();
     }
 
     pub fn stop_agents(&mut self) {

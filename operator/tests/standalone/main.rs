@@ -7,6 +7,7 @@
 
 mod bypass;
 mod bytes;
+mod changes;
 #[path = "../../../policy-compiler/tests/harness/collector.rs"]
 mod collector;
 mod edges;
@@ -181,6 +182,12 @@ fn no_request_fails_while_one_backend_of_its_rule_is_ready() {
 fn the_share_of_traces_changes_without_a_listener_change() {
     let mesh = Fixture::start();
     traces::change_their_share_without_a_listener_change(&mesh);
+}
+
+#[test]
+fn changes_are_traced_to_the_acknowledgment() {
+    let mut mesh = Fixture::start();
+    changes::are_traced_to_the_acknowledgment(&mut mesh);
 }
 
 #[test]

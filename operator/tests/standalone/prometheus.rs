@@ -79,9 +79,17 @@ fn configuration(mesh: &Fixture, rules: &Path) -> String {
     relay(control_plane, mesh.path("run/metrics.sock"));
     let replicas = vec![discovered(control_plane, "operator-1", "operator")];
     let mut jobs = documented_jobs();
-    for (name, targets) in [("heddle-sidecars", pods), ("heddle-control-plane", replicas)] {
+    for (name, targets) in [
+        ("heddle-sidecars", pods),
+        ("heddle-control-plane", replicas),
+    ] {
         let job = jobs.get_mut(name).and_then(Value::as_object_mut).unwrap();
-        for field in ["kubernetes_sd_configs", "tls_config", "authorization", "scheme"] {
+        for field in [
+            "kubernetes_sd_configs",
+            "tls_config",
+            "authorization",
+            "scheme",
+        ] {
             job.remove(field);
         }
         job.insert("static_configs".to_owned(), Value::from(targets));

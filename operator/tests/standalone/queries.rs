@@ -64,7 +64,10 @@ pub fn of_dashboards(rate_interval: &str) -> Vec<Query> {
                     query = query.replace(&name, all);
                 }
             }
-            assert!(!query.contains('$'), "{file}: a variable is left in {query}");
+            assert!(
+                !query.contains('$'),
+                "{file}: a variable is left in {query}"
+            );
             query
         };
         for panel in dashboard["panels"].as_array().unwrap() {

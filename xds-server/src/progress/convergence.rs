@@ -4,16 +4,24 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::histogram::Times;
+use crate::source::Converged;
 
 /// Views that wait for their client at a time; further ones are not measured.
 const MAX_WAITING: usize = 64;
+
+#[derive(Debug)]
+struct Waiting {
+    view: u64,
+    since: Instant,
+    begun: Instant,
+}
 
 /// The views of one stream that wait to be acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Convergence {
     /// The time of the newest change in any view so far.
     newest: Option<Instant>,
-    waiting: VecDeque<(u64, Instant)>,
+    waiting: VecDeque<Waiting>,
 }
 
 impl Convergence {
@@ -27,7 +35,8 @@ impl Convergence {
         };
         let newer = self.newest.is_none_or(|newest| since > newest);
         if newer && view > 1 && answered < view && self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back((view, since));
+            let begun = Instant::now();
+            self.waiting.push_back(Waiting { view, since, begun });
         }
         if newer {
             self.newest = Some(since);
@@ -39,10 +48,16 @@ impl Convergence {
         !self.waiting.is_empty()
     }
 
-    /// The client has answered for all views up to this one.
-    pub fn reached(&mut self, view: u64, times: &Times) {
-        while let Some((_, since)) = self.waiting.pop_front_if(|(waiting, _)| *waiting <= view) {
-            times.observe(since.elapsed());
+    /// The client has answered for all views up to this one. Calls back with each.
+    pub fn reached(&mut self, view: u64, times: &Times, mut each: impl FnMut(Converged)) {
+        while let Some(of) = self.waiting.pop_front_if(|of| of.view <= view) {
+            let acknowledged = Instant::now();
+            times.observe(acknowledged.saturating_duration_since(of.since));
+            each(Converged {
+                since: of.since,
+                begun: of.begun,
+                acknowledged,
+            });
         }
     }
 }
@@ -59,7 +74,7 @@ mod tests {
             (Convergence::default(), Times::default(), Instant::now());
         let mut began = |view, millis, answered| {
             convergence.began(view, Some(start + Duration::from_millis(millis)), answered);
-            convergence.reached(view, &times);
+            convergence.reached(view, &times, |_| {});
             times.snapshot().count
         };
         assert_eq!(began(1, 1, 0), 0, "the first view");
@@ -69,9 +84,11 @@ mod tests {
         assert_eq!(began(5, 3, 5), 1, "nothing for this client");
         convergence.began(6, Some(start + Duration::from_millis(4)), 5);
         convergence.began(7, Some(start + Duration::from_millis(5)), 5);
-        convergence.reached(5, &times);
+        convergence.reached(5, &times, |_| panic!("none is acknowledged"));
         assert!(convergence.is_waiting());
-        convergence.reached(7, &times);
+        let mut seen = Vec::new();
+        convergence.reached(7, &times, |of| seen.push(of.since - start));
+        assert_eq!(seen, [Duration::from_millis(4), Duration::from_millis(5)]);
         assert_eq!(times.snapshot().count, 3);
     }
 }

@@ -396,8 +396,13 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             let since = self.session.view().and_then(|view| view.since);
             self.convergence.began(newest, since, answered);
         }
+        let (shared, admitted) = (&self.shared, &self.admitted);
         self.convergence
-            .reached(answered, &self.shared.counters.convergence);
+            .reached(answered, &shared.counters.convergence, |view| {
+                if let Some(admitted) = admitted {
+                    shared.source.converged(&admitted.who, view);
+                }
+            });
     }
 
     fn fault(&self, fault: &Fault) -> Status {

@@ -111,9 +111,10 @@ fn asked_again_it_changes_nothing() {
     assert!(again.0.is_empty(), "{again}");
 }
 
-/// The annotations after injection under a Mesh whose metrics a service account may read.
+/// The annotations after injection under a Mesh that names a reader of metrics.
 fn annotated(pod: &Value) -> Value {
-    let reader = json!({"metricsReaders": [{"namespace": "monitoring", "serviceAccount": "prometheus"}]});
+    let reader =
+        json!({"metricsReaders": [{"namespace": "monitoring", "serviceAccount": "prometheus"}]});
     let mut sidecar = sidecar();
     sidecar.mesh.telemetry = serde_json::from_value(reader).unwrap();
     let mut after = pod.clone();

@@ -111,8 +111,19 @@ fn control_plane() -> Result<(String, String)> {
     let kubectl = Kubectl::cluster();
     let label = "app.kubernetes.io/component=operator";
     let path = "jsonpath={.items[*].status.podIP}";
-    let addresses = kubectl.run(&["-n", "heddle-system", "get", "pods", "-l", label, "-o", path])?;
-    let targets = addresses.split_whitespace().map(|address| format!("'{address}:15014'"));
+    let addresses = kubectl.run(&[
+        "-n",
+        "heddle-system",
+        "get",
+        "pods",
+        "-l",
+        label,
+        "-o",
+        path,
+    ])?;
+    let targets = addresses
+        .split_whitespace()
+        .map(|address| format!("'{address}:15014'"));
     let targets: Vec<String> = targets.collect();
     let path = "go-template={{(index .webhooks 0).clientConfig.caBundle | base64decode}}";
     let webhook = "mutatingwebhookconfiguration/heddle-injector";
@@ -144,7 +155,7 @@ impl Drop for Binding {
 #[derive(Deserialize)]
 struct OfTool {
     source: String,
-    /// What traffic they are about.
+    /// The traffic that they are about.
     traffic: String,
     queries: Vec<String>,
 }
@@ -159,7 +170,9 @@ fn queries_of_other_tools_have_data(ns: &Namespace) -> Result<()> {
         .replace("INTERVAL", "1m");
     let tools: Vec<OfTool> = serde_saphyr::from_str(&text)?;
     let of_requests = tools.iter().filter(|tool| tool.traffic == "http");
-    for (tool, query) in of_requests.flat_map(|tool| tool.queries.iter().map(move |query| (tool, query))) {
+    for (tool, query) in
+        of_requests.flat_map(|tool| tool.queries.iter().map(move |query| (tool, query)))
+    {
         let name = format!("{}: {query}", tool.source);
         eventually(&name, Duration::from_secs(60), || {
             Load::from(&ns.kubectl, "client")
