@@ -392,6 +392,37 @@ fn errors_have_no_control_characters() {
     }
 }
 
+/// The sidecar of the caller answers preflight requests of rules with CORS, so that no server gets them.
+#[test]
+fn preflight_requests_have_no_backend() {
+    let preflight = ["-H", "access-control-request-method: PUT"];
+    let call = |method: &str, origin: &str| {
+        let origin = format!("origin: {origin}");
+        let own = [
+            "-f",
+            "describe.yaml",
+            method,
+            "http://exporter:8080/",
+            "-H",
+            &origin,
+            "-o",
+            "json",
+        ];
+        let output = why("shop/frontend-1", &[&own[..], &preflight].concat());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document
+    };
+    for origin in ["https://shop.example", "https://other.example"] {
+        let document = call("OPTIONS", origin);
+        assert_eq!(document["outcome"], "Stopped", "{document}");
+        assert_eq!(document["stopped"]["reason"], "Preflight", "{document}");
+        assert_eq!(document["stopped"]["status"], 200, "{document}");
+        assert_eq!(document["backends"], json!([]), "{document}");
+    }
+    let document = call("PUT", "https://shop.example");
+    assert_eq!(document["stopped"], Value::Null, "{document}");
+}
+
 #[test]
 fn the_pods_of_a_headless_service_have_to_be_declared() {
     let args = ["-f", "declared.yaml", "GET", "http://peers:9080/"];

@@ -198,6 +198,7 @@ fn stop(stopped: &Stopped) -> Value {
         Stopped::NoServerName => ("NoServerName", None, None),
         Stopped::Answered(status) => ("Answered", Some(*status), None),
         Stopped::Redirected(status, location) => ("Redirected", Some(*status), Some(location)),
+        Stopped::Preflight(_) => ("Preflight", Some(200), None),
         Stopped::DeniedByAll => ("DeniedByAll", None, None),
         Stopped::NotDeclared => ("NotDeclared", None, None),
         Stopped::UnknownRefused => ("UnknownRefused", None, None),

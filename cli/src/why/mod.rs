@@ -1,6 +1,7 @@
 //! `heddle why`: the listener, rule and backends that a request gets, and the decisions of its servers.
 
 mod bounds;
+mod browsers;
 mod document;
 mod outside;
 mod rule;

@@ -12,7 +12,7 @@ use heddle_policy_compiler::{
 };
 
 use super::bounds::{bounds, limit, overload, time};
-use super::{outside, rule};
+use super::{browsers, outside, rule};
 
 /// So many servers are named.
 const NAMED: usize = 3;
@@ -420,6 +420,7 @@ pub fn stop(stopped: &Stopped) -> String {
                 "status {status} of the caller's sidecar, by the rule, with location {location}"
             )
         }
+        Stopped::Preflight(allowed) => browsers::preflight(*allowed),
         Stopped::DeniedByAll => {
             "denied by the caller's sidecar: every server denies every request of this caller"
                 .to_owned()

@@ -1,5 +1,6 @@
 //! Cross-origin requests of browsers: the origins that may read answers, and the answers to preflight requests.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -44,6 +45,78 @@ pub enum Listed {
 impl Default for Listed {
     fn default() -> Self {
         Self::These(Vec::new())
+    }
+}
+
+impl Listed {
+    /// The value of a header that lists the names, for a browser that asks for some. None: no name is allowed, and there is no header.
+    fn value(&self, asked: &str) -> Option<String> {
+        match self {
+            Self::All => Some(asked.to_owned()),
+            Self::These(names) if names.is_empty() => None,
+            Self::These(_) => Some(self.to_string()),
+        }
+    }
+}
+
+impl Origin {
+    /// Whether it is the origin of a page, as its browser sends it.
+    fn is(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(own) => **own == *origin,
+            Self::Suffix(scheme, end) => {
+                let rest = origin.strip_prefix(&**scheme);
+                let begin = rest.and_then(|rest| rest.strip_suffix(&**end));
+                begin.is_some_and(|begin| !begin.is_empty() && !begin.contains(['/', ':']))
+            }
+        }
+    }
+}
+
+impl Cors {
+    /// Whether scripts of an origin may read responses.
+    #[must_use]
+    pub fn allows(&self, origin: &str) -> bool {
+        self.origins.iter().any(|of| of.is(origin))
+    }
+
+    /// The headers by which a response lets scripts of an origin read it. Without consent there is none.
+    pub(super) fn consent(&self, origin: &str) -> BTreeMap<&'static str, String> {
+        let mut headers = BTreeMap::new();
+        if self.allows(origin) {
+            headers.insert("access-control-allow-origin", origin.to_owned());
+            if self.credentials {
+                headers.insert("access-control-allow-credentials", "true".to_owned());
+            }
+            if self.exposed != Listed::default() {
+                let exposed = self.exposed.to_string();
+                headers.insert("access-control-expose-headers", exposed);
+            }
+        }
+        headers
+    }
+
+    /// The headers of the answer to a preflight request of an origin for a method and headers. Another origin learns them too, but has no
+    /// consent.
+    pub(super) fn preflight(
+        &self,
+        origin: &str,
+        method: &str,
+        headers: &str,
+    ) -> BTreeMap<&'static str, String> {
+        let mut answer = self.consent(origin);
+        if self.credentials {
+            answer.insert("access-control-allow-credentials", "true".to_owned());
+        }
+        if let Some(methods) = self.methods.value(method) {
+            answer.insert("access-control-allow-methods", methods);
+        }
+        if let Some(headers) = self.headers.value(headers) {
+            answer.insert("access-control-allow-headers", headers);
+        }
+        answer.insert("access-control-max-age", self.max_age.to_string());
+        answer
     }
 }
 

@@ -1,8 +1,11 @@
 //! The reference evaluator: the rule and the backends that a request would get, and its form there. To explain a table, and to
 //! hold Envoy against it.
 
+use std::collections::BTreeMap;
+
 use regex::bytes::RegexBuilder;
 
+use super::cors::Cors;
 use super::faults::Fault;
 use super::filters::{HeaderPolicy, PathRewrite, Redirect, Scheme};
 use super::matcher::{
@@ -118,6 +121,35 @@ impl<'t> Decision<'t> {
         faults.filter(|fault| fault.counts(request))
     }
 
+    /// The headers by which the answer to a request lets scripts of its origin read it. Answers of the rule itself have none.
+    #[must_use]
+    pub fn consent(&self, request: &Request) -> BTreeMap<&'static str, String> {
+        let consent = self
+            .cors(request)
+            .map(|(cors, origin)| cors.consent(&origin));
+        consent.unwrap_or_default()
+    }
+
+    /// The headers of the answer to a preflight request, which the caller's sidecar answers with status 200. None: it is not such a request, or
+    /// the rule leaves the answer to the application.
+    #[must_use]
+    pub fn preflight(&self, request: &Request) -> Option<BTreeMap<&'static str, String>> {
+        let (cors, origin) = self.cors(request)?;
+        let method = joined(request, "access-control-request-method")?;
+        let headers = joined(request, "access-control-request-headers").unwrap_or_default();
+        let preflight = request.method == "OPTIONS";
+        preflight.then(|| cors.preflight(&origin, &method, &headers))
+    }
+
+    /// The rule's consent for browsers, and the origin of a request that has one.
+    fn cors(&self, request: &Request) -> Option<(&'t Cors, String)> {
+        let cors = self.entry.rule.policy.cors.as_ref()?;
+        // Before a rule that answers by itself the filter does nothing.
+        let forwards = matches!(self.entry.rule.action, Action::Forward(_));
+        let origin = joined(request, "origin").filter(|_| forwards)?;
+        Some((cors, origin))
+    }
+
     /// Returns the request as a backend gets it.
     #[must_use]
     pub fn forwarded(&self, share: &Share<'_>, request: &Request) -> Request {
@@ -164,6 +196,13 @@ impl<'t> Decision<'t> {
         let authority = authority(redirect, &request.host);
         Some(format!("{scheme}://{authority}{path}"))
     }
+}
+
+/// The lines of a header as one, as Envoy joins those of the names that it knows. None: there is no line, or it is empty.
+fn joined(request: &Request, name: &str) -> Option<String> {
+    let lines = request.headers.iter().filter(|(own, _)| own == name);
+    let values: Vec<&str> = lines.map(|(_, value)| value.trim()).collect();
+    Some(values.join(",")).filter(|value| !value.is_empty())
 }
 
 /// Returns host and port in the location of a redirect.

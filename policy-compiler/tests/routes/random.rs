@@ -8,11 +8,12 @@ use heddle_policy_compiler::traffic::{
     HeaderChanges, HeaderMatcher, HeaderPolicy, HostPattern, Origins, PathMatcher, PathRewrite,
     PresentLines, QueryMatcher, Redirect, RedirectStatus, Request, RequestMatcher, Rewrite,
     RouteEntry, RoutePolicy, RouteRule, RouteTable, RuleId, Scheme, TableUpstream, ValueMatcher,
-    VirtualHost, Weight, WeightedBackend,
+    VirtualHost, Weight, WeightedBackend, WithoutBackend,
 };
 use heddle_policy_compiler::{NamespacedName, ObjectKind, ObjectRef};
 use proptest::prelude::*;
 
+use crate::features::{Keeping, keeping, mirrors, policy};
 use crate::{BACKENDS, backend};
 
 fn path() -> impl Strategy<Value = String> {
@@ -37,7 +38,7 @@ fn grpc_name() -> impl Strategy<Value = GrpcName> {
     ]
 }
 
-fn matcher() -> impl Strategy<Value = RequestMatcher> {
+pub fn matcher() -> impl Strategy<Value = RequestMatcher> {
     let prefix = "(/(a|b)){0,2}";
     let path = prop_oneof![
         2 => Just(PathMatcher::Any),
@@ -141,9 +142,14 @@ fn redirect() -> impl Strategy<Value = Action> {
     })
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn forward() -> impl Strategy<Value = Action> {
     let shares = proptest::collection::vec((0..=BACKENDS, 0..3_u32, headers()), 1..4);
-    let forward = (shares, rewrite()).prop_map(|(shares, rewrite)| {
+    let without = prop_oneof![
+        Just(WithoutBackend::InternalError),
+        Just(WithoutBackend::Unavailable)
+    ];
+    let all = (shares, rewrite(), mirrors(), keeping(), without);
+    all.prop_map(|(shares, rewrite, mirrors, keeping, without_backend)| {
         let mut seen = BTreeSet::new();
         let shares = shares.into_iter().filter(|(index, ..)| seen.insert(*index));
         let backends = shares.map(|(index, weight, headers)| WeightedBackend {
@@ -155,16 +161,25 @@ fn action() -> impl Strategy<Value = Action> {
             weight: Weight::of(weight),
             headers,
         });
+        let backends: Vec<WeightedBackend> = backends.collect();
+        let Keeping { sticky, session } = keeping.of(backends.len());
         Action::Forward(Forward {
             rewrite,
-            ..Forward::to(backends.collect())
+            mirrors,
+            sticky,
+            session,
+            without_backend,
+            ..Forward::to(backends)
         })
-    });
+    })
+}
+
+fn action() -> impl Strategy<Value = Action> {
     let respond = (200..500_u16).prop_map(|status| Action::Respond {
         status,
         body: "own".into(),
     });
-    prop_oneof![6 => forward, 2 => redirect(), 1 => respond]
+    prop_oneof![6 => forward(), 2 => redirect(), 1 => respond]
 }
 
 /// Whether an action replaces the prefix that the matcher has.
@@ -182,12 +197,14 @@ fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
         action(),
         headers(),
         proptest::collection::vec(matcher(), 1..4),
+        policy(),
     );
-    proptest::collection::vec(rule, 0..5).prop_map(|rules| {
-        let of = |(index, (action, headers, matchers)): (
-            usize,
-            (Action, HeaderPolicy, Vec<RequestMatcher>),
-        )| {
+    // Filters that all rules have are in the table, and the others in the rules.
+    let common = proptest::option::weighted(0.3, policy());
+    let rules = proptest::collection::vec(rule, 0..5);
+    (rules, common).prop_map(|(rules, common)| {
+        type Rule = (Action, HeaderPolicy, Vec<RequestMatcher>, RoutePolicy);
+        let of = |(index, (action, headers, matchers, policy)): (usize, Rule)| {
             let object = ObjectRef {
                 kind: ObjectKind::TrafficSplit,
                 namespace: "shop".into(),
@@ -198,7 +215,7 @@ fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
                 id: RuleId::Declared(object, index),
                 action,
                 headers,
-                policy: RoutePolicy::default(),
+                policy: common.clone().unwrap_or(policy),
                 origins: BTreeSet::new(),
             });
             let entry = move |(alternative, matcher)| RouteEntry {
@@ -226,7 +243,8 @@ fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
 
 pub fn table() -> impl Strategy<Value = RouteTable> {
     let named = proptest::option::of(entries());
-    (entries(), named, 0..10).prop_map(|(any, named, closed)| {
+    let ready = proptest::collection::vec(proptest::bool::weighted(0.8), BACKENDS);
+    (entries(), named, 0..10, ready).prop_map(|(any, named, closed, ready)| {
         let mut hosts: Vec<VirtualHost> = named
             .into_iter()
             .map(|entries| VirtualHost {
@@ -237,11 +255,11 @@ pub fn table() -> impl Strategy<Value = RouteTable> {
         if closed > 0 {
             hosts.push(VirtualHost::any(any));
         }
-        let upstream = |index: usize| {
+        let upstream = |kind: &str, index: usize| {
             let upstream = TableUpstream {
-                name: format!("b{index}").into(),
+                name: format!("{kind}{index}").into(),
                 balance: Balance::RoundRobin,
-                ready: true,
+                ready: ready[index],
                 meshed: true,
             };
             (backend(index), upstream)
@@ -249,8 +267,8 @@ pub fn table() -> impl Strategy<Value = RouteTable> {
         RouteTable {
             name: "t".into(),
             hosts,
-            upstreams: (0..BACKENDS).map(upstream).collect(),
-            mirrors: BTreeMap::new(),
+            upstreams: (0..BACKENDS).map(|of| upstream("b", of)).collect(),
+            mirrors: (0..BACKENDS).map(|of| upstream("m", of)).collect(),
             origins: Origins {
                 service: NamespacedName::new("shop", "s"),
                 rules: BTreeSet::new(),
@@ -275,16 +293,23 @@ pub fn request() -> impl Strategy<Value = Request> {
     });
     let query = prop_oneof![3 => query, 1 => Just("?q=/a".to_owned())];
     let headers = proptest::collection::vec(("x-[ab]", "[xy]{0,3}"), 0..4);
-    let pair =
-        prop_oneof![6 => "[cd]=[xy]{0,2}", 1 => "[cd]", 1 => "[cd]=\"[xy]?\"", 1 => "[cd]=[xy]?\""];
+    let pair = prop_oneof![
+        6 => "[cd]=[xy]{0,2}", 1 => "[cd]", 1 => "[cd]=\"[xy]?\"", 1 => "[cd]=[xy]?\"", 3 => "k=[0-9]{1,3}",
+    ];
     let cookies = proptest::collection::vec(pair, 1..4).prop_map(|pairs| pairs.join("; "));
     let cookies = proptest::collection::vec(("cookie", cookies), 1..3);
     let cookies = prop_oneof![2 => Just(Vec::new()), 1 => cookies];
-    let headers = (headers, cookies).prop_map(|(mut headers, cookies)| {
+    let grpc = ("content-type".to_owned(), "application/grpc".to_owned());
+    let grpc = prop_oneof![9 => Just(None), 1 => Just(Some(grpc))];
+    let headers = (headers, cookies, grpc, browser());
+    let headers = headers.prop_map(|(mut headers, cookies, grpc, browser)| {
         headers.extend(cookies);
+        headers.extend(grpc);
+        headers.extend(browser);
         headers
     });
-    (host, "GET|POST", path(), query, headers).prop_map(|(host, method, path, query, headers)| {
+    let method = prop_oneof![4 => "GET|POST", 1 => "OPTIONS"];
+    (host, method, path(), query, headers).prop_map(|(host, method, path, query, headers)| {
         Request {
             host,
             method,
@@ -292,4 +317,33 @@ pub fn request() -> impl Strategy<Value = Request> {
             headers,
         }
     })
+}
+
+/// The headers of a browser.
+fn browser() -> impl Strategy<Value = Vec<(String, String)>> {
+    let origins = [
+        "https://a.test",
+        "https://x.b.test:8443",
+        "https://.b.test:8443",
+        "http://c.test",
+        "http://c.test:81",
+        "null",
+        "",
+        "*",
+    ];
+    let line = |name: &'static str, value| (name.to_owned(), value);
+    let origin = proptest::sample::select(origins.to_vec()).prop_map(str::to_owned);
+    let origin = proptest::collection::vec(origin, 1..3);
+    let method = proptest::option::weighted(0.7, "PUT|GET|");
+    let headers = proptest::option::of("(x-a(, ?x-b)?)?");
+    let some = (origin, method, headers).prop_map(move |(origins, method, headers)| {
+        let origins = origins.into_iter().enumerate();
+        // Two lines are rare.
+        let origins = origins.filter(|(index, text)| *index == 0 || text == "*");
+        let origins = origins.map(|(_, value)| line("origin", value));
+        let method = method.map(|value| line("access-control-request-method", value));
+        let headers = headers.map(|value| line("access-control-request-headers", value));
+        origins.chain(method).chain(headers).collect()
+    });
+    prop_oneof![1 => Just(Vec::new()), 1 => some]
 }

@@ -1,4 +1,4 @@
-//! Applications that echo, the bootstrap of an Envoy with all tables, and requests to it.
+//! Applications that echo, the bootstrap of an Envoy with some tables, and requests to it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,12 +9,12 @@ use heddle_policy_compiler::traffic::{Request, RouteTable};
 use serde_json::{Value, json};
 
 use crate::harness::running::{connect, request as head_of};
-use crate::{BACKENDS, ENVOY, port_of};
+use crate::{APPLICATIONS, BACKENDS, ENVOY, MIRRORS, port_of};
 
 /// The headers of every response of a backend that echoes.
 pub const RESPONSE: [(&str, &str); 2] = [("y-a", "x"), ("y-b", "y")];
 
-/// Answers with its name in a first line, and with the head of the request.
+/// Answers with its name and its address in a first line, and with the head of the request.
 pub fn echo(name: String) -> impl Fn(&mut TcpStream) + Send + Clone {
     move |stream| {
         let Some(head) = head_of(stream) else {
@@ -86,24 +86,31 @@ fn configuration(table: &RouteTable) -> Value {
 pub fn bootstrap(tables: &[RouteTable]) -> Value {
     let at = |ip: &str, port: u16| json!({"socket_address": {"address": ip, "port_value": port}});
     let listener = |(index, table): (usize, &RouteTable)| {
-        let filter =
+        let slot = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig"});
+        let router =
             json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"});
+        let filters = json!([{"name": "policy", "typed_config": slot}, {"name": "router", "typed_config": router}]);
         let manager = json!({"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "t", "route_config": configuration(table), "http_filters": [{"name": "router", "typed_config": filter}]});
+            "stat_prefix": "t", "route_config": configuration(table), "http_filters": filters});
         json!({"name": index.to_string(), "address": at(ENVOY, port_of(index)), "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]})
     };
-    let cluster = |index: usize| {
-        let name = format!("b{index}");
-        let endpoint = json!({"endpoint": {"address": at("127.79.0.3", port_of(index))}});
-        json!({"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]}})
+    let cluster = |name: String, ips: &[&str], index: usize| {
+        let endpoint = |ip: &&str| json!({"endpoint": {"address": at(ip, port_of(index))}});
+        let endpoints: Vec<Value> = ips.iter().map(endpoint).collect();
+        json!({"name": name, "type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}})
     };
     let listeners: Vec<Value> = tables.iter().enumerate().map(listener).collect();
-    let clusters: Vec<Value> = (0..BACKENDS).map(cluster).collect();
+    let clusters: Vec<Value> = (0..BACKENDS)
+        .flat_map(|of| {
+            let backend = cluster(format!("b{of}"), &APPLICATIONS, of);
+            [backend, cluster(format!("m{of}"), &[MIRRORS], of)]
+        })
+        .collect();
     json!({"admin": {"address": at("127.79.0.9", 9901)}, "static_resources": {"listeners": listeners, "clusters": clusters}})
 }
 
-/// Head and body of the answer.
-pub fn send(port: u16, request: &Request) -> Result<(String, String)> {
+/// Head and body of the answer to a request with an id.
+pub fn send(port: u16, id: &str, request: &Request) -> Result<(String, String)> {
     let mut stream = connect(&format!("{ENVOY}:{port}"))?;
     let headers: String = request
         .headers
@@ -112,7 +119,7 @@ pub fn send(port: u16, request: &Request) -> Result<(String, String)> {
         .collect();
     write!(
         stream,
-        "{} {} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n{headers}\r\n",
+        "{} {} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\nx-id: {id}\r\n{headers}\r\n",
         request.method, request.path, request.host
     )?;
     let mut answer = Vec::new();

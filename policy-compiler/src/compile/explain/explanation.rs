@@ -273,6 +273,8 @@ pub enum Stopped {
     Answered(u16),
     /// A rule sends the client elsewhere: status and `Location`.
     Redirected(u16, String),
+    /// The caller's sidecar answers the preflight request of a browser with status 200; whether scripts of its origin may read responses.
+    Preflight(bool),
     /// Every server denies every request of the caller, so its own sidecar does.
     DeniedByAll,
     /// The caller has not declared the destination.
@@ -296,6 +298,7 @@ impl Stopped {
             | Self::NoServerName
             | Self::Answered(_)
             | Self::Redirected(..)
+            | Self::Preflight(_)
             | Self::DeniedByAll
             | Self::UnknownRefused => false,
         }

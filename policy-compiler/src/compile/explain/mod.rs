@@ -255,6 +255,11 @@ impl Compiled {
             mirrors: declared.mirrors().to_vec(),
             ..decided(&decision, &sent)
         });
+        if let Some(answer) = decision.preflight(&sent) {
+            let allowed = answer.contains_key("access-control-allow-origin");
+            stop(explanation, Stopped::Preflight(allowed));
+            return;
+        }
         match &decision.rule().action {
             Action::Respond { status, .. } => stop(explanation, Stopped::Answered(*status)),
             Action::Redirect(redirect) => {
