@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use heddle_policy_compiler::traffic::{
-    Action, Edits, Forward, Request, RequestMatcher, Rewrite, RoutePolicy, RouteRule, RouteTable,
+    Action, HeaderPolicy, Forward, Request, RequestMatcher, Rewrite, RoutePolicy, RouteRule, RouteTable,
 };
 
 use crate::{Calls, TABLES, envoy, port_of};
@@ -88,12 +88,12 @@ const EDITS: [Edit; 14] = [
     |rule, _| rule.policy.faults.truncate(1),
     |rule, _| rule.policy.cors = None,
     |rule, _| rule.policy.retries = RoutePolicy::default().retries,
-    |rule, _| rule.edits = Edits::default(),
+    |rule, _| rule.headers = HeaderPolicy::default(),
     |rule, _| {
         forward(rule, |of| {
             of.backends
                 .iter_mut()
-                .for_each(|of| of.edits = Edits::default())
+                .for_each(|of| of.headers = HeaderPolicy::default())
         })
     },
     |rule, _| forward(rule, |of| of.rewrite = Rewrite::default()),

@@ -7,14 +7,15 @@
 mod cluster;
 mod edits;
 mod policies;
+mod past;
 mod pool;
 mod views;
 
 use std::collections::BTreeMap;
 
-use cluster::{apply, object};
 use heddle_policy_compiler::{ObjectRef, ObjectRejection, World, WorldBuilder, compile};
-use pool::{pool, reference};
+use past::{object, with_past};
+use pool::reference;
 use proptest::prelude::*;
 use serde_json::Value;
 use views::{same_as_cold, says_what_it_did, views};
@@ -24,11 +25,20 @@ fn cases() -> u32 {
     text.ok().and_then(|text| text.parse().ok()).unwrap_or(40)
 }
 
+/// The objects of the pool, also with pasts.
+fn pool() -> Vec<Value> {
+    let mut pool = pool::pool();
+    pool.extend(with_past(&pool));
+    pool
+}
+
 #[derive(Clone, Debug)]
 enum Edit {
     Apply(usize),
     Remove(usize),
     Reject(Vec<usize>),
+    /// The root of the mesh has this trust domain.
+    Root(&'static str),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -37,6 +47,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         6 => (0..size).prop_map(Edit::Apply),
         2 => (0..size).prop_map(Edit::Remove),
         1 => prop::collection::vec(0..size, 0..3).prop_map(Edit::Reject),
+        1 => prop_oneof![Just("cluster.local"), Just("other")].prop_map(Edit::Root),
     ]
 }
 
@@ -49,9 +60,10 @@ proptest! {
         let mut builder = World::builder();
         let mut there: BTreeMap<ObjectRef, Value> = BTreeMap::new();
         let mut rejections = Vec::new();
+        let mut root = None;
         let mut make = |builder: &mut WorldBuilder, edit: &Edit| match edit {
             Edit::Apply(index) => {
-                apply(builder, [pool[*index].clone()]);
+                builder.apply(object(pool[*index].clone()));
                 there.insert(reference(&pool[*index]), pool[*index].clone());
             }
             Edit::Remove(index) => {
@@ -59,8 +71,12 @@ proptest! {
                 there.remove(&reference(&pool[*index]));
             }
             Edit::Reject(indexes) => {
-                rejections = indexes.iter().map(|i| ObjectRejection { object: reference(&pool[*i]), generation: 1, text: "no".to_owned() }).collect();
+                rejections = indexes.iter().map(|i| ObjectRejection { object: reference(&pool[*i]), generation: pool[*i]["metadata"]["generation"].as_i64().unwrap_or(1), text: "no".to_owned() }).collect();
                 builder.set_rejections(rejections.iter().cloned());
+            }
+            Edit::Root(trust_domain) => {
+                builder.set_trust_domain(trust_domain);
+                root = Some(*trust_domain);
             }
         };
         for edit in &seed {
@@ -80,6 +96,7 @@ proptest! {
         // A builder that never saw the removed objects.
         let mut fresh = World::builder();
         fresh.set_rejections(rejections);
+        root.iter().for_each(|trust_domain| fresh.set_trust_domain(trust_domain));
         for value in there.into_values().rev() {
             fresh.apply(object(value));
         }

@@ -345,14 +345,9 @@ fn objects() -> Vec<Value> {
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "a"}}, "mtls": {"mode": "Strict"}, "rules": [{"to": {"methods": ["GET"]}}]})));
         pool.push(policy(name, json!({"selector": {"matchLabels": {"app": "c"}}, "mtls": {"mode": "Strict", "ports": [{"port": 81, "mode": "Permissive"}]},
             "rules": [{"to": {"ports": [80]}}, {"action": "Deny", "from": {"namespaces": ["shop"]}, "to": {"ports": [8080]}}]})));
-        let mut remembered = policy(
-            name,
-            json!({"target": {"service": "a"}, "rules": [{"from": {"identities": ["shop/c"]}}]}),
-        );
-        remembered["status"] = json!({"lastGood": {"generation": 1, "spec": remembered["spec"], "selected": {"app": "a"}}});
-        pool.push(remembered.clone());
-        remembered["spec"]["later"] = json!(true);
-        pool.push(remembered);
+        let rules = json!([{"from": {"identities": ["shop/c"]}}]);
+        let target = json!({"service": "a"});
+        pool.push(policy(name, json!({"target": target, "rules": rules})));
         pool.push(policy(
             name,
             json!({"mtls": {"mode": if name == "p" { "Strict" } else { "Permissive" }}}),
