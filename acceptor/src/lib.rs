@@ -28,4 +28,4 @@ pub use log::LogLimit;
 pub use options::{BACKLOG, Bounds, Deadlines, Http, Options, Protocol};
 pub use reasons::Refused;
 pub use slots::Source;
-pub use text::{ClientText, LogLines, clean};
+pub use text::{ClientText, LogLines, clean, is_safe};

@@ -95,9 +95,10 @@ impl<W: Write> Write for LogLines<W> {
     }
 }
 
-/// Whether a character only shows itself: no control character, line or paragraph separator, direction mark, or
+/// Returns whether a character only shows itself: no control character, line or paragraph separator, direction mark, or
 /// invisible formatting character.
-fn is_safe(character: char) -> bool {
+#[must_use]
+pub fn is_safe(character: char) -> bool {
     !(character.is_control()
         || matches!(character,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

@@ -140,3 +140,12 @@ fn as_json(compiled: &Compiled, found: &[Finding]) -> Value {
         .collect();
     json!({"findings": findings, "objects": objects})
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let skipped = findings::skipped(&of.outcome.skipped);
+    let all = conditions(&of.outcome.compiled, true);
+    let parts = [Some(text(&of.outcome)), skipped, all];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}

@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
-use crate::out::say;
+use crate::out::tell;
 
 /// The Secret that holds the root and its key.
 pub const SECRET: &str = "heddle-ca";
@@ -108,7 +108,7 @@ async fn backup(client: &Client, file: &Path) -> Result<()> {
         .with_context(|| format!("cannot create {}", file.display()))?;
     written.write_all(serde_saphyr::to_string(&manifest)?.as_bytes())?;
     written.sync_all()?;
-    say!(
+    tell!(
         "wrote the root (SHA-256 {}) and its private key to {}",
         ca.fingerprint(),
         file.display()
@@ -180,7 +180,7 @@ async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
                 "Secret {NAMESPACE}/{SECRET} is there and holds another root (fix: if it is the wrong one, delete it and restore again)"
             );
         }
-        say!("the root (SHA-256 {}) is already there", ca.fingerprint());
+        tell!("the root (SHA-256 {}) is already there", ca.fingerprint());
         return Ok(());
     }
     let mut fresh = Secret {
@@ -193,7 +193,7 @@ async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
         api.create(&PostParams::default(), &fresh),
     )
     .await?;
-    say!("restored the root (SHA-256 {})", ca.fingerprint());
+    tell!("restored the root (SHA-256 {})", ca.fingerprint());
     Ok(())
 }
 
@@ -210,8 +210,8 @@ async fn reset(client: &Client, timeout: u64) -> Result<()> {
     };
     scale(&deployments, replicas.max(1)).await?;
     forgotten?;
-    say!("the root is given up; the operator makes a new one as it starts");
-    say!("now restart every pod of the mesh: `heddle check` names those that trust the old root");
+    tell!("the root is given up; the operator makes a new one as it starts");
+    tell!("now restart every pod of the mesh: `heddle check` names those that trust the old root");
     Ok(())
 }
 
@@ -220,7 +220,7 @@ async fn scale(deployments: &Api<Deployment>, replicas: i32) -> Result<()> {
     let params = PatchParams::default();
     let call = deployments.patch_scale(DEPLOYMENT, &params, &patch);
     cluster::call("scale the operator", call).await?;
-    say!("scaled deployment/{DEPLOYMENT} to {replicas}");
+    tell!("scaled deployment/{DEPLOYMENT} to {replicas}");
     Ok(())
 }
 

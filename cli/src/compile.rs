@@ -13,6 +13,9 @@ use crate::findings;
 use crate::out;
 use crate::sources::{Objects, Outcome};
 
+/// The longest name of a pod, in characters.
+const MAX_NAME: usize = 600;
+
 /// Options of `heddle compile`.
 #[derive(Args, Debug)]
 pub struct CompileArgs {
@@ -65,14 +68,12 @@ pub fn run(args: &CompileArgs) -> Result<usize> {
         Output::Json => out::json(&views)?,
         Output::Yaml => {
             for (pod, view) in views {
-                crate::out::text(format_args!(
-                    "---\n# {pod}\n{}",
-                    serde_saphyr::to_string(&view)?
-                ));
+                out::text(format_args!("{}", head(&pod)));
+                out::yaml(&view)?;
             }
         }
     }
-    eprintln!(
+    crate::out::note!(
         "{}: {}",
         findings::plural(pods.len(), "sidecar"),
         findings::summary(found)
@@ -148,4 +149,17 @@ fn resource(resource: &Resource) -> Value {
         "requires": resource.requires.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resource": print::to_json(resource),
     })
+}
+
+/// The first lines of the document of a pod. Its name may be of a file.
+fn head(pod: &str) -> String {
+    format!("---\n# {}\n", heddle_acceptor::clean(pod, MAX_NAME))
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let pods = of.outcome.compiled.proxies.keys();
+    let heads = pods.map(|pod| head(&pod.to_string()));
+    heads.chain([head(&of.text)]).collect()
 }

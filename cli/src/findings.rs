@@ -34,7 +34,7 @@ pub fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
 /// Writes all to standard error.
 pub fn report(findings: &[Finding]) {
     for finding in findings {
-        eprintln!("{}", line(finding));
+        crate::out::note!("{}", line(finding));
     }
 }
 

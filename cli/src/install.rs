@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
 use crate::manifests;
-use crate::out::say;
+use crate::out::tell;
 
 /// Our own name in `managedFields`; fields that the operator writes later (the webhook's `caBundle`) have another owner and are left alone.
 const FIELD_MANAGER: &str = "heddle-cli";
@@ -60,7 +60,7 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
         if args.observe {
             objects.push(first_mesh(true)?);
         }
-        crate::out::text(format_args!("{}", manifests::print(&objects)?));
+        crate::out::raw(&manifests::print(&objects)?);
         return Ok(());
     }
     let client = args.cluster.client().await?;
@@ -90,11 +90,11 @@ pub async fn run(args: &InstallArgs) -> Result<()> {
         rolled_out(&client, Duration::from_secs(args.timeout)).await?;
     }
     if args.observe && !args.dry_run {
-        say!("{NEXT}");
+        crate::out::say!("{NEXT}");
     }
     match remains.as_slice() {
         [] => {}
-        pods => say!(
+        pods => tell!(
             "restart these pods, whose sidecars are of an earlier mesh with another root: {}",
             pods.join(", ")
         ),
@@ -182,11 +182,11 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
     let what = cluster::describe(object);
     let force = args.force || is_definition(object);
     match patched(client, object, &params(args.dry_run, force)).await {
-        Ok(_) if args.dry_run => say!("{what} would be applied"),
+        Ok(_) if args.dry_run => tell!("{what} would be applied"),
         Ok(live) => {
             let api = cluster::api_of(client, object)?;
             last_applied::keep(&api, object, &live).await?;
-            say!("{what} applied");
+            tell!("{what} applied");
         }
         // On a fresh cluster a dry run makes no namespace, so nothing can be tried in it.
         Err(error)
@@ -194,7 +194,7 @@ async fn apply(client: &Client, object: &DynamicObject, args: &InstallArgs) -> R
                 && object.metadata.namespace.is_some()
                 && cluster::refusal(&error) == Some(404) =>
         {
-            say!("{what} (not tried: its namespace is not there yet)");
+            tell!("{what} (not tried: its namespace is not there yet)");
         }
         Err(error) => return Err(error),
     }
@@ -236,7 +236,7 @@ async fn default_mesh(client: &Client, args: &InstallArgs) -> Result<()> {
     let mesh = first_mesh(args.observe)?;
     let what = cluster::describe(&mesh);
     if args.dry_run {
-        say!("{what} would be created if it is not there");
+        tell!("{what} would be created if it is not there");
         return Ok(());
     }
     let name = mesh.metadata.name.as_deref().unwrap_or_default();
@@ -250,9 +250,9 @@ async fn default_mesh(client: &Client, args: &InstallArgs) -> Result<()> {
     let live = patched(client, &mesh, &params(false, false)).await?;
     last_applied::keep(&api, &mesh, &live).await?;
     if args.observe {
-        say!("{what} created: mode Observe, every other setting has its default");
+        tell!("{what} created: mode Observe, every other setting has its default");
     } else {
-        say!("{what} created: every setting has its default");
+        tell!("{what} created: every setting has its default");
     }
     Ok(())
 }
@@ -287,7 +287,7 @@ async fn rolled_out(client: &Client, timeout: Duration) -> Result<()> {
             timeout.as_secs()
         )
     })??;
-    say!("the control plane is ready");
+    tell!("the control plane is ready");
     Ok(())
 }
 

@@ -14,6 +14,8 @@ mod describe;
 mod edges;
 mod findings;
 mod flows;
+#[cfg(test)]
+mod hostile;
 mod install;
 mod manifests;
 mod mesh;
@@ -21,6 +23,8 @@ mod mtls;
 mod out;
 mod plan;
 mod policy;
+#[cfg(test)]
+mod printers;
 mod proxy;
 mod replicas;
 mod rollout;
@@ -39,6 +43,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use heddle_acceptor::LogLines;
 use tracing_subscriber::EnvFilter;
 
 /// Heddle: a few objects, stock Envoy, and a status that is true.
@@ -264,12 +269,12 @@ async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogLines(std::io::stderr()))
         .init();
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("heddle: {}", cluster::explain(&error));
+            crate::out::note!("heddle: {}", cluster::explain(&error));
             ExitCode::FAILURE
         }
     }
@@ -306,7 +311,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "heddle", &mut text);
-            out::text(format_args!("{}", String::from_utf8_lossy(&text)));
+            out::raw(&String::from_utf8_lossy(&text));
             Ok(ExitCode::SUCCESS)
         }
     }

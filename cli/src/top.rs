@@ -177,6 +177,13 @@ fn document<T: Serialize>(graph: &Graph, name: &str, rows: &[T]) -> serde_json::
     }))
 }
 
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let pages = [workloads(&of.graph), services(&of.graph)];
+    pages.map(|page| page.table.text).join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use heddle_xds_types::edges::{Edge, EdgesReport, Protocol};

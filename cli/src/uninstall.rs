@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, DynamicObject};
 
 use crate::cluster::{self, ClusterArgs};
 use crate::manifests;
-use crate::out::say;
+use crate::out::tell;
 
 /// Between two checks of the remaining objects.
 const POLL: Duration = Duration::from_millis(500);
@@ -61,7 +61,7 @@ pub async fn run(args: &UninstallArgs) -> Result<()> {
     let objects = plan(args.keep_crds)?;
     if args.dry_run {
         for object in &objects {
-            say!("{} would be deleted", cluster::describe(object));
+            tell!("{} would be deleted", cluster::describe(object));
         }
         return Ok(());
     }
@@ -70,11 +70,11 @@ pub async fn run(args: &UninstallArgs) -> Result<()> {
     for object in &objects {
         delete(&client, object, deadline).await?;
     }
-    say!(
+    tell!(
         "uninstalled; running pods keep their sidecars and their last configuration until they restart"
     );
     if !args.keep_crds {
-        say!("namespaces keep their label heddle.dev/inject: it is yours");
+        tell!("namespaces keep their label heddle.dev/inject: it is yours");
     }
     Ok(())
 }
@@ -103,12 +103,12 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
         .await?
         .is_none()
     {
-        say!("{what} is not there");
+        tell!("{what} is not there");
         return Ok(());
     }
     loop {
         let Some(left) = cluster::find(&verb, api.get(name)).await? else {
-            say!("{what} deleted");
+            tell!("{what} deleted");
             return Ok(());
         };
         if Instant::now() > deadline {

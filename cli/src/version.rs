@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, Client};
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE};
-use crate::out::say;
+use crate::out::tell;
 
 /// Options of `heddle version`.
 #[derive(Args, Debug)]
@@ -20,15 +20,15 @@ pub struct VersionArgs {
 
 /// Runs the command. A cluster that cannot be asked is a line of the answer and not an error.
 pub async fn run(args: &VersionArgs) -> Result<()> {
-    say!("heddle {}", env!("CARGO_PKG_VERSION"));
+    tell!("heddle {}", env!("CARGO_PKG_VERSION"));
     if !args.client {
         let images = match args.cluster.client().await {
             Ok(client) => images(&client).await,
             Err(error) => Err(error),
         };
         match images {
-            Ok(images) => say!("control plane: {images}"),
-            Err(error) => say!("control plane: unknown ({})", cluster::explain(&error)),
+            Ok(images) => tell!("control plane: {images}"),
+            Err(error) => tell!("control plane: unknown ({})", cluster::explain(&error)),
         }
     }
     Ok(())

@@ -100,7 +100,7 @@ impl<W: Write> Archive<W> {
     /// Names a part that is missing.
     pub fn lacks(&mut self, part: &str, reason: &str) {
         let reason = clean(&redact::text(reason), MAX_REASON);
-        eprintln!("heddle: not in the report: {part}: {reason}");
+        crate::out::note!("heddle: not in the report: {part}: {reason}");
         self.missing.push(Missing {
             part: part.to_owned(),
             reason,

@@ -34,7 +34,7 @@ const OF_CONTROL_PLANE: [(&str, &str, Option<&str>); 6] = [
 
 /// The control plane: versions, objects, logs.
 pub async fn control_plane<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()> {
-    eprintln!("heddle: control plane");
+    crate::out::note!("heddle: control plane");
     archive.text("version.txt", versions(client).await, Keep::Head)?;
     for (api_version, kind, namespace) in OF_CONTROL_PLANE {
         let objects = cluster::list(client, api_version, kind, namespace).await;
@@ -78,7 +78,7 @@ async fn logs<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()>
     };
     for pod in pods {
         let name = pod.name_any();
-        eprintln!("heddle: logs of {name}");
+        crate::out::note!("heddle: logs of {name}");
         let statuses = pod.status.and_then(|status| status.container_statuses);
         for status in statuses.unwrap_or_default() {
             let ended = status
@@ -106,7 +106,7 @@ async fn logs<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()>
 
 /// The objects that the mesh is made of, with statuses, Events and findings.
 pub async fn objects<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()> {
-    eprintln!("heddle: objects");
+    crate::out::note!("heddle: objects");
     let mut api_versions = Vec::new();
     for (kind, resource) in ObjectKind::watched() {
         match kind.role() {
@@ -133,7 +133,7 @@ pub async fn objects<W: Write>(client: &Client, archive: &mut Archive<W>) -> Res
     }
     let own = events(Api::namespaced(client.clone(), NAMESPACE), "").await;
     archive.objects("events/control-plane.json", own)?;
-    eprintln!("heddle: findings");
+    crate::out::note!("heddle: findings");
     let all = Objects::from_cluster(client).await;
     let text = all.map(|objects| analyze::text(&objects.compile()));
     archive.text("analyze.txt", text, Keep::Head)

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::cluster::{self, ClusterArgs};
 use crate::findings::plural;
-use crate::out::say;
+use crate::out::tell;
 use crate::proxy;
 use crate::replicas::{self, Replica};
 use archive::{Archive, Keep};
@@ -77,9 +77,9 @@ pub async fn run(args: &BugreportArgs) -> Result<()> {
         // Half an archive cannot be unpacked.
         let _ = std::fs::remove_file(&path);
     })?;
-    say!("{}", path.display());
+    tell!("{}", path.display());
     if missing > 0 {
-        eprintln!(
+        crate::out::note!(
             "heddle: {} could not be read; manifest.json in the archive names the reasons",
             plural(missing, "part")
         );
@@ -98,7 +98,7 @@ fn create(path: &PathBuf) -> Result<File> {
 
 async fn of_replicas(cluster: &ClusterArgs, archive: &mut Archive<File>) -> Result<()> {
     for (path, part) in OF_REPLICAS {
-        eprintln!("heddle: replicas: {path}");
+        crate::out::note!("heddle: replicas: {path}");
         let all = replicas::read_all(cluster, path).await;
         answers(part, all, archive)?;
     }

@@ -96,7 +96,7 @@ async fn settled(client: &Client, timeout: Duration) -> Vec<Outcome> {
             return outcomes;
         }
         if !told {
-            eprintln!(
+            crate::out::note!(
                 "heddle: the control plane is starting; waiting up to {} s",
                 timeout.as_secs()
             );
@@ -152,4 +152,16 @@ async fn listed(
     namespace: Option<&str>,
 ) -> Result<Vec<kube::api::DynamicObject>> {
     crate::cluster::list(client, api_version, kind, namespace).await
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let (one, other) = (of.text.clone(), of.text.clone());
+    let outcomes = [
+        Outcome::Ok(one.clone()),
+        Outcome::Note(one.clone(), other.clone()),
+        Outcome::Fail(one, other),
+    ];
+    outcomes.each_ref().map(line).join("\n")
 }

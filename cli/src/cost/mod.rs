@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use heddle_acceptor::clean;
 use heddle_policy_compiler::injection::names::{PROXY, PROXY_RESOURCES};
 use heddle_policy_compiler::{KubeObject, NamespacedName, World};
 use k8s_openapi::api::core::v1 as core;
@@ -27,6 +28,8 @@ use usage::Usage;
 
 /// The seconds of traffic to look at: all that the control plane keeps.
 const WINDOW: u64 = 900;
+/// The longest note, in characters.
+const MAX_NOTE: usize = 2000;
 
 /// Options of `heddle cost`.
 #[derive(Args, Debug)]
@@ -251,9 +254,23 @@ fn text(report: &Report) -> String {
         text.push_str(&format!("; by the proposal {cpu} and {memory}"));
     }
     for note in &report.notes {
-        text.push_str(&format!("\nnote: {note}"));
+        text.push_str(&format!("\nnote: {}", clean(note, MAX_NOTE)));
     }
     text
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    text(&Report {
+        workloads: vec![Cost {
+            workload: of.text.clone(),
+            annotation: Some(of.text.clone()),
+            ..Cost::default()
+        }],
+        notes: of.texts(),
+        ..Report::default()
+    })
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl Usage {
             if began.elapsed() + interval > time {
                 return;
             }
-            eprintln!(
+            crate::out::note!(
                 "heddle: {} of {} s",
                 began.elapsed().as_secs(),
                 time.as_secs()
@@ -82,7 +82,7 @@ impl Usage {
     }
 
     fn fail(&mut self, reason: String) {
-        eprintln!("heddle: no sample: {reason}");
+        crate::out::note!("heddle: no sample: {reason}");
         self.failed += 1;
         self.trouble = Some(reason);
     }

@@ -14,7 +14,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::edges::live::PlaceArgs;
-use crate::out::say;
+use crate::out::tell;
 pub use server::{Dashboard, secret};
 
 /// Options of `heddle dashboard`.
@@ -41,7 +41,7 @@ pub struct DashboardArgs {
 /// When the port cannot be used.
 pub async fn run(args: &DashboardArgs) -> Result<()> {
     let dashboard = Dashboard::bind(args.place.source(), args.paths.clone(), args.port).await?;
-    say!("{}", dashboard.url());
-    say!("Open it in a browser on this machine. Ctrl-C ends it.");
+    tell!("{}", dashboard.url());
+    tell!("Open it in a browser on this machine. Ctrl-C ends it.");
     dashboard.serve().await
 }

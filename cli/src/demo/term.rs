@@ -1,6 +1,5 @@
 //! The output of the demo: numbered steps, notes, and expectations that are kept count of.
 
-use std::io::Write;
 use std::time::Instant;
 
 use crate::out;
@@ -81,7 +80,6 @@ impl Term {
     }
 
     fn line(&self, text: &str) {
-        // A reader that went away (`heddle demo | head`) is no reason to fail.
-        let _ = writeln!(std::io::stdout(), "{text}");
+        out::text(format_args!("{text}\n"));
     }
 }

@@ -7,6 +7,8 @@ mod text;
 mod workload;
 
 use std::path::PathBuf;
+#[cfg(test)]
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -112,4 +114,44 @@ fn name(text: &str) -> Result<NamespacedName> {
     let (namespace, name) =
         parts.with_context(|| format!("{text:?} is not a name; write NAMESPACE/NAME"))?;
     Ok(NamespacedName::new(namespace, name))
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let mut look = Look::of(crate::sources::Objects::default());
+    look.outcome = Arc::new(crate::hostile::Hostile::new(&of.text).outcome);
+    look.flows = Some(of.flows());
+    look.proxies = Some(vec![crate::proxy::state::ProxyState {
+        proxy: "shop/api-0".to_owned(),
+        connected: true,
+        rejected: of.texts(),
+        ..Default::default()
+    }]);
+    let status = serde_json::json!({"proxies": of.text, "conditions": [{"type": "Programmed", "status": "True", "reason": of.text, "message": of.text}]});
+    let objects = look.outcome.compiled.statuses.keys().cloned();
+    look.statuses = objects.map(|object| (object, status.clone())).collect();
+    look.notes = of.texts();
+    let statuses = look.outcome.compiled.statuses.keys();
+    let policies = statuses
+        .map(|object| policy::describe(&look, &format!("{}/{}", object.namespace, object.name)));
+    let workloads: std::collections::BTreeSet<_> = look
+        .outcome
+        .compiled
+        .proxies
+        .values()
+        .map(heddle_policy_compiler::Proxy::workload)
+        .collect();
+    let workloads = workloads.iter().map(|name| workload::describe(&look, name));
+    let services = look
+        .outcome
+        .world
+        .services()
+        .keys()
+        .map(|name| service::describe(&look, name));
+    let all = policies.chain(workloads).chain(services);
+    // A name with slashes of its own is not known, and the error is printed elsewhere.
+    all.flatten()
+        .map(|described| described.text + "\n")
+        .collect()
 }

@@ -137,14 +137,16 @@ pub async fn run(args: &LiveArgs, page: &dyn Fn(&Graph) -> Page) -> Result<()> {
 
 fn print(args: &LiveArgs, graph: &Graph, page: Page) -> Result<()> {
     let document = page.document?;
-    let text = || {
-        let text = colored(&page.table, out::has_colors());
-        format!("{text}\n{}", summary(graph))
-    };
+    let text = || text(&page.table, graph, out::has_colors());
     match args.watch {
         true => args.output.print_next(&document, text),
         false => args.output.print(&document, text),
     }
+}
+
+/// A table for people, with a last line about all of it.
+pub fn text(table: &Table, graph: &Graph, colors: bool) -> String {
+    format!("{}\n{}", colored(table, colors), summary(graph))
 }
 
 fn colored(table: &Table, colors: bool) -> String {

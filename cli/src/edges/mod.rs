@@ -112,3 +112,9 @@ impl Health {
         }
     }
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    live::text(&table(&of.graph), &of.graph, true)
+}

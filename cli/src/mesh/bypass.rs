@@ -212,6 +212,31 @@ fn text(report: &Report<'_>) -> String {
     lines.join("\n")
 }
 
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let effect = Effect {
+        sidecars: 1,
+        policies: of.texts(),
+        plain_ports: of.texts(),
+    };
+    let acknowledged = Acknowledged {
+        acknowledged: 1,
+        pending: vec![super::wait::Pending {
+            proxy: of.text.clone(),
+            reason: of.text.clone(),
+        }],
+    };
+    text(&Report {
+        namespace: "shop",
+        bypassed: true,
+        changed: true,
+        dry_run: false,
+        effect: &effect,
+        acknowledged: Some(&acknowledged),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,3 +34,9 @@ pub async fn run(command: &MeshCommand) -> Result<()> {
     let MeshCommand::Bypass(args) = command;
     bypass::run(args).await
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    bypass::printed(of)
+}

@@ -78,7 +78,7 @@ pub async fn wait(
         let state = (look.acknowledged, look.pending.len());
         if shown.replace(state) != Some(state) {
             let all = plural(state.0 + state.1, "sidecar");
-            eprintln!("{} of {all} acknowledged", state.0);
+            crate::out::note!("{} of {all} acknowledged", state.0);
         }
         good = if look.pending.is_empty() { good + 1 } else { 0 };
         if good >= LOOKS || Instant::now() + POLL >= until {

@@ -100,3 +100,45 @@ pub async fn run(command: &MtlsCommand) -> Result<bool> {
     args.output.print(&report, || text::render(&report))?;
     Ok(report.verdict != Verdict::RefusesNobodySeen)
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let mut report = plan::plan(&of.outcome, &of.flows(), &[], "shop");
+    let text = || of.text.clone();
+    report.namespace = text();
+    report.open_ports.push(report::OpenPort {
+        workload: text(),
+        port: None,
+        protocol: "http",
+        reason: text(),
+        stays: false,
+    });
+    report.callers.push(report::PlainCaller {
+        workload: text(),
+        service: Some(text()),
+        ports: vec![80],
+        protocol: text(),
+        count: 1,
+        first_seconds_ago: None,
+        last_seconds_ago: None,
+        under_strict: report::Effect::Refused,
+    });
+    report.without_report = of.texts();
+    report.without_sidecar.push(report::Unmeshed {
+        workload: text(),
+        pods: 1,
+        addresses: of.texts(),
+    });
+    report.notes = of.texts();
+    let verdicts = [
+        Verdict::RefusesNobodySeen,
+        Verdict::NothingSeen,
+        Verdict::RefusesCallers,
+    ];
+    let texts = verdicts.map(|verdict| {
+        report.verdict = verdict;
+        text::render(&report)
+    });
+    texts.join("\n")
+}

@@ -12,6 +12,8 @@ const ROWS: usize = 30;
 const BARE: usize = 10;
 /// The longest note, in characters.
 const MAX_NOTE: usize = 2000;
+/// The longest list of names, in characters.
+const MAX_NAMES: usize = 8000;
 
 /// Returns the plan in words.
 pub fn render(report: &Report) -> String {
@@ -91,7 +93,7 @@ fn callers(report: &Report) -> String {
 /// The first names, and the number of the others.
 fn shortened(names: &[String]) -> String {
     let (first, others) = names.split_at(names.len().min(ROWS));
-    let first = first.join(", ");
+    let first = clean(&first.join(", "), MAX_NAMES);
     match others.len() {
         0 => first,
         more => format!("{first} and {more} more"),
@@ -145,6 +147,7 @@ fn verdict(report: &Report) -> String {
             )
         }
     };
+    let text = clean(&text, MAX_NAMES);
     match stay {
         0 => format!("result: {text}"),
         _ => format!("result: {text}; those of ports that an AuthPolicy keeps open stay"),

@@ -214,3 +214,9 @@ fn by_object(compiled: &Compiled) -> BTreeMap<(String, &str), &DesiredCondition>
 const fn kind(condition: &DesiredCondition) -> &'static str {
     condition.kind.as_str()
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    text::render(&report::hostile(&of.text), true)
+}

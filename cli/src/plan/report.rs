@@ -202,3 +202,73 @@ impl Permission {
         true
     }
 }
+
+/// A report with a text in each of its places.
+#[cfg(test)]
+pub fn hostile(text: &str) -> Report {
+    let text = || text.to_owned();
+    let finding = || Finding {
+        severity: "error",
+        object: text(),
+        field: text(),
+        code: text(),
+        message: text(),
+        fix: text(),
+    };
+    let callers = [vec![], vec![text()], vec![text(), text()]].map(|workloads| Caller {
+        identity: text(),
+        workloads,
+        observed_per_second: Some(1.0),
+    });
+    let permission = || Permission {
+        workload: text(),
+        ports: vec![80],
+        other_ports: true,
+        request: text(),
+        before: text(),
+        after: text(),
+        callers: callers.to_vec(),
+    };
+    Report {
+        objects: vec![Object {
+            change: "added",
+            object: text(),
+        }],
+        new_findings: vec![finding()],
+        resolved_findings: vec![finding()],
+        conditions: vec![Condition {
+            object: text(),
+            kind: text(),
+            before: Some(text()),
+            after: Some(text()),
+            message: text(),
+            worse: true,
+        }],
+        denied: vec![permission()],
+        allowed: vec![permission()],
+        rerouted: vec![Rerouted {
+            service: text(),
+            port: 80,
+            request: text(),
+            caller_namespaces: vec![text()],
+            before: text(),
+            after: text(),
+            cut: true,
+            observed_per_second: None,
+        }],
+        sidecars: Sidecars {
+            changed: 1,
+            largest: vec![Size {
+                workload: text(),
+                sidecars: 1,
+                before: 1,
+                after: 1,
+                resources: 1,
+            }],
+            ..Sidecars::default()
+        },
+        flows: None,
+        notes: vec![text()],
+        worse: true,
+    }
+}

@@ -54,3 +54,9 @@ pub async fn run(command: &PolicyCommand) -> Result<bool> {
         PolicyCommand::Suggest(args) => suggest::run(args).await.map(|()| false),
     }
 }
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    format!("{}\n{}", test::printed(of), suggest::printed(of))
+}

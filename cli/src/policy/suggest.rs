@@ -100,7 +100,7 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
     let evidence = (&flows, callers, requests);
     let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, evidence, args);
     let minutes = flows.window_seconds.div_ceil(60);
-    eprintln!(
+    crate::out::note!(
         "observed in {minutes} min at most: callers that call less often are missing, such as nightly jobs and operators; \
          begin with --audit"
     );
@@ -376,7 +376,7 @@ fn yaml(suggestions: &[Suggestion], left_out: &[String], heading: &[String]) -> 
             comment(&mut text, note);
         }
         if let Some(policy) = &suggestion.policy {
-            text.push_str(&serde_saphyr::to_string(policy)?);
+            text.push_str(&out::as_yaml(policy)?);
         }
     }
     Ok(text)
@@ -386,4 +386,21 @@ fn comment(text: &mut String, line: &str) {
     text.push_str("# ");
     text.push_str(&clean(line, MAX_LINE));
     text.push('\n');
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let suggestion = Suggestion {
+        workload: of.text.clone(),
+        policy: Some(json!({"metadata": {"name": of.text}, "spec": {of.text.clone(): of.texts()}})),
+        callers: vec![Seen {
+            identity: of.text.clone(),
+            ports: vec![80],
+            count: 1,
+            requests: BTreeMap::new(),
+        }],
+        notes: of.texts(),
+    };
+    yaml(&[suggestion], &of.texts(), &of.texts()).unwrap_or_default()
 }

@@ -78,7 +78,7 @@ pub async fn run(args: &TestArgs) -> Result<bool> {
     let errors = findings::errors(&outcome.findings);
     if errors > 0 {
         let errors = findings::plural(errors, "error");
-        eprintln!("{errors} in the objects: `heddle analyze` names them");
+        crate::out::note!("{errors} in the objects: `heddle analyze` names them");
     }
     let mesh = Mesh::of(&outcome.compiled, &outcome.world);
     let mut results = Vec::new();
@@ -234,12 +234,12 @@ fn text(document: &Document<'_>) -> String {
             true => format!("\u{1b}[{color}m{word}\u{1b}[0m"),
             false => word,
         };
-        lines.push(format!("{word}  {}", test.name));
+        lines.push(format!("{word}  {}", clean(&test.name, MAX_LINE)));
         if test.result != "passed" {
             lines.extend(
                 test.reasons
                     .iter()
-                    .map(|reason| format!("           {reason}")),
+                    .map(|reason| format!("           {}", clean(reason, MAX_LINE))),
             );
         }
     }
@@ -297,4 +297,23 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let results = ["passed", "failed", "undecided"].map(|result| TestResult {
+        file: of.text.clone(),
+        number: 1,
+        name: of.text.clone(),
+        result,
+        reasons: of.texts(),
+    });
+    let document = Document {
+        passed: 1,
+        failed: 1,
+        undecided: 1,
+        tests: &results,
+    };
+    format!("{}\n{}", text(&document), junit(&document))
 }

@@ -15,7 +15,7 @@ use heddle_xds_types::api::Endpoint;
 use crate::cluster::ClusterArgs;
 use crate::edges::live::Source;
 use crate::findings::plural;
-use crate::out::say;
+use crate::out::{self, say};
 use crate::replicas;
 pub use merge::MeshReport;
 use merge::Replica;
@@ -82,7 +82,7 @@ pub async fn run(command: &ProxyCommand) -> Result<()> {
         report.keep(wanted);
     }
     match args.output {
-        Output::Json => say!("{}", show::json(&report)?),
+        Output::Json => out::json(&show::json(&report)?)?,
         // Without an answer there is no table: the verdict reports it.
         Output::Text if !report.is_answered() => {}
         Output::Text if args.pod.is_some() => say!("{}", show::details(&report, now())),
@@ -186,4 +186,26 @@ pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let state = ProxyState {
+        proxy: of.text.clone(),
+        version: of.text.clone(),
+        identity: of.text.clone(),
+        rejected: of.texts(),
+        connected: true,
+        ..ProxyState::default()
+    };
+    let replica = |answer| Replica {
+        name: of.text.clone(),
+        answer,
+    };
+    let report = merge::merge(vec![
+        replica(Ok(vec![state])),
+        replica(Err(of.text.clone())),
+    ]);
+    format!("{}\n{}", table(&report), show::details(&report, now()))
 }

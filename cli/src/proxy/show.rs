@@ -120,7 +120,7 @@ fn detail(report: &MeshReport, placed: &Placed, now: u64) -> String {
 }
 
 /// For programs: the sidecars as the replicas describe them, each with its replica, and whether that is all.
-pub fn json(report: &MeshReport) -> Result<String> {
+pub fn json(report: &MeshReport) -> Result<Value> {
     let replicas: Vec<Value> = report
         .replicas
         .iter()
@@ -130,11 +130,11 @@ pub fn json(report: &MeshReport) -> Result<String> {
         })
         .collect();
     let proxies: Result<Vec<Value>, _> = report.proxies.iter().map(described).collect();
-    Ok(serde_json::to_string_pretty(&json!({
+    Ok(json!({
         "complete": report.is_complete(),
         "replicas": replicas,
         "proxies": proxies?,
-    }))?)
+    }))
 }
 
 fn described(placed: &Placed) -> Result<Value, serde_json::Error> {
@@ -263,7 +263,7 @@ shop/cart-2  -                  -      0          0 kB   -             not conne
 
     #[test]
     fn json_says_whether_it_is_all() {
-        let value: Value = serde_json::from_str(&json(&report()).unwrap()).unwrap();
+        let value = json(&report()).unwrap();
         assert_eq!(value["complete"], false);
         assert_eq!(
             value["replicas"][1],

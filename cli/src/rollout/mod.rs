@@ -16,6 +16,9 @@ use merge::{PodReceipt, Receipts};
 /// The namespace of a standalone control plane.
 const NAMESPACE: &str = "default";
 
+/// The longest name of a namespace, in characters.
+const MAX_NAME: usize = 300;
+
 /// The kinds of workloads, by their names in `kubectl`.
 const KINDS: [&str; 11] = [
     "deploy",
@@ -111,6 +114,7 @@ fn text(receipts: &Receipts, namespace: &str) -> String {
     let pods = &receipts.receipts;
     if pods.is_empty() {
         let time = receipts.covered_seconds;
+        let namespace = heddle_acceptor::clean(namespace, MAX_NAME);
         return format!("no pod of {namespace} that matches ended in the last {time} s");
     }
     let rows: Vec<Vec<String>> = pods.iter().map(cells).collect();
@@ -158,6 +162,40 @@ fn verdict(receipts: &Receipts) -> Result<()> {
         "this is partial: some replicas could not be asked\n  {}",
         unasked.join("\n  ")
     )
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let receipt = heddle_xds_types::rollout::Receipt {
+        namespace: of.text.clone(),
+        workload: of.text.clone(),
+        pod: of.text.clone(),
+        uid: Some(of.text.clone()),
+        terminating_at: 1,
+        services: 1,
+        withdrawn_at: None,
+        callers: 1,
+        acknowledged: 0,
+        missing: of.texts(),
+        acknowledged_at: None,
+        asked_at: None,
+        last_request_at: None,
+        released_at: None,
+        reason: None,
+        ended_at: None,
+    };
+    let report = heddle_xds_types::rollout::ReceiptsReport {
+        receipts: vec![receipt],
+        ..Default::default()
+    };
+    let mut receipts = Receipts::of(vec![replicas::Replica {
+        name: of.text.clone(),
+        answer: Ok(report),
+    }]);
+    let some = text(&receipts, &of.text);
+    receipts.receipts.clear();
+    format!("{some}\n{}", text(&receipts, &of.text))
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ async fn tap(args: &TapArgs) -> Result<()> {
                 }
             }
             _ = looks.tick() => if let Err(error) = taps.look(&mut seen).await {
-                eprintln!("heddle: {}", clean(&format!("{error:#}"), MAX_REASON));
+                crate::out::note!("heddle: {}", clean(&format!("{error:#}"), MAX_REASON));
             },
             () = tokio::time::sleep_until(until.into()) => break Ok(()),
             _ = tokio::signal::ctrl_c() => break Ok(()),
@@ -264,6 +264,12 @@ async fn running(cluster: &ClusterArgs) -> Result<Vec<String>> {
         bail!("no replica of the control plane is running (fix: heddle check)");
     }
     Ok(running.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    text::printed(of)
 }
 
 #[cfg(test)]

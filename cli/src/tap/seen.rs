@@ -101,7 +101,7 @@ impl<'a> Seen<'a> {
             News::Away(reason) => {
                 let reason = clean(&reason, MAX_REASON);
                 if told.away.as_ref() != Some(&reason) {
-                    eprintln!("heddle: {replica} could not be asked: {reason}");
+                    crate::out::note!("heddle: {replica} could not be asked: {reason}");
                 }
                 told.away = Some(reason);
             }
@@ -134,9 +134,10 @@ impl<'a> Seen<'a> {
     fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
-            eprintln!(
+            crate::out::note!(
                 "tapping {} for {} s; Ctrl-C ends it",
-                self.args.target, self.args.timeout
+                self.args.target,
+                self.args.timeout
             );
             if self.args.output == Format::Text {
                 say!("{}", text::head());
@@ -148,7 +149,7 @@ impl<'a> Seen<'a> {
             let answers = self.answers().flat_map(|answer| &answer.too_old);
             let names: Vec<&str> = answers.map(String::as_str).collect();
             let names = clean(&names.join(", "), MAX_REASON);
-            eprintln!(
+            crate::out::note!(
                 "heddle: {} cannot be tapped, for the bootstrap is older than version {}: {names} (fix: restart them)",
                 plural(old, "sidecar"),
                 heddle_xds_types::tap::BOOTSTRAP
@@ -179,7 +180,7 @@ impl<'a> Seen<'a> {
                 away.join("\n  ")
             );
         }
-        eprintln!("{}", self.summary());
+        crate::out::note!("{}", self.summary());
         if away.is_empty() {
             return Ok(());
         }

@@ -150,6 +150,46 @@ fn bytes(of: u64) -> String {
     }
 }
 
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    use heddle_xds_types::tap::{Header, TappedRequest};
+
+    let text = || of.text.clone();
+    let request = TappedRequest {
+        peer: text(),
+        peer_address: text(),
+        service: text(),
+        backend_address: text(),
+        authority: text(),
+        method: text(),
+        path: text(),
+        flags: text(),
+        policy: text(),
+        grpc_status: text(),
+        headers: vec![Header {
+            name: text(),
+            value: text(),
+        }],
+        ..TappedRequest::default()
+    };
+    let lines = [Reporter::Source, Reporter::Destination].map(|reporter| {
+        line(&TapLine {
+            namespace: text(),
+            pod: text(),
+            workload: text(),
+            identity: text(),
+            peer_workload: Some(text()),
+            request: TappedRequest {
+                reporter: reporter.into(),
+                ..request.clone()
+            },
+            ..TapLine::default()
+        })
+    });
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use heddle_xds_types::tap::{Header, TappedRequest};

@@ -59,7 +59,7 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
     let errors = findings::errors(&found);
     if errors > 0 {
         let errors = findings::plural(errors, "error");
-        eprintln!("{errors} in the objects: `heddle analyze` names them");
+        crate::out::note!("{errors} in the objects: `heddle analyze` names them");
     }
     let explanation = compiled.explain(&call)?;
     let text = || text::render(&call, &explanation, out::has_colors());
@@ -96,4 +96,33 @@ fn header(text: &str) -> Result<(String, String)> {
     let (name, value) =
         parts.with_context(|| format!("{text:?} is not a header; write -H \"NAME: VALUE\""))?;
     Ok((name.to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+/// Its output for a test of all printers.
+#[cfg(test)]
+pub fn printed(of: &crate::hostile::Hostile) -> String {
+    let call = |host: &str, path: &str| Call {
+        from: NamespacedName::new("shop", "api-0"),
+        host: host.to_owned(),
+        port: 80,
+        tls: false,
+        method: of.text.clone(),
+        path: path.to_owned(),
+        headers: vec![("x-a".to_owned(), of.text.clone())],
+    };
+    let path = format!("/{}", of.text);
+    let calls = [
+        call("api.shop", &path),
+        call("api.shop", "/"),
+        call(&of.text, &path),
+    ];
+    let explained = calls
+        .iter()
+        .map(|call| match of.outcome.compiled.explain(call) {
+            Ok(explanation) => [true, false]
+                .map(|colors| text::render(call, &explanation, colors))
+                .join("\n"),
+            Err(error) => crate::cluster::explain(&error.into()),
+        });
+    explained.collect::<Vec<_>>().join("\n")
 }
