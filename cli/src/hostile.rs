@@ -56,19 +56,7 @@ fn objects(text: &str) -> Vec<Value> {
     let headers = json!([{"name": "x-a", "exact": text}]);
     let rules = json!([{"from": {"identities": [text], "namespaces": [text]}, "to": {"paths": [path], "headers": headers}},
         {"from": {"identities": ["shop/api"]}}]);
-    let port = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
-    let service = |name: &str, labels: Value| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": meta(name),
-            "spec": {"clusterIP": "10.96.0.1", "selector": labels, "ports": port}})
-    };
-    let pod = |name: &str, account: &str, last: u8| {
-        json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "api", "more": text}, "annotations": {"heddle.dev/destinations": text}},
-        "spec": {"serviceAccountName": account, "nodeName": text,
-            "initContainers": [{"name": "heddle-proxy", "image": text, "restartPolicy": "Always"}],
-            "containers": [{"name": text, "image": text, "ports": [{"containerPort": 8080, "name": text}]}]},
-        "status": {"phase": "Running", "podIPs": [{"ip": format!("10.0.0.{last}")}], "conditions": [{"type": "Ready", "status": "True"}]}})
-    };
+    let mut all = cluster(text);
     let change = json!({"set": [{"name": "x-a", "value": text}], "remove": [text]});
     let mut route = ours(
         "HTTPRoute",
@@ -86,15 +74,7 @@ fn objects(text: &str) -> Vec<Value> {
         json!({"service": "api", "matches": [{"path": {"exact": path}, "headers": headers}], "backends": backends}),
     );
     split["status"] = json!({"proxies": text, "conditions": [{"type": "Programmed", "status": "True", "reason": text, "message": text}]});
-    let mut named = pod(text, "api", 3);
-    named["metadata"]["namespace"] = json!(text);
-    vec![
-        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": {}}),
-        service("api", json!({"app": "api"})),
-        service(text, json!({"app": text})),
-        pod("api-0", "api", 1),
-        pod("other-0", text, 2),
-        named,
+    all.extend([
         ours(
             "AuthPolicy",
             "p",
@@ -125,6 +105,35 @@ fn objects(text: &str) -> Vec<Value> {
             json!({"hosts": [text], "ports": [{"port": 443, "protocol": text}]}),
         ),
         ours(text, text, json!({})),
+    ]);
+    all
+}
+
+/// A Mesh, services and pods.
+fn cluster(text: &str) -> Vec<Value> {
+    let meta = |name: &str| json!({"name": name, "namespace": "shop", "generation": 1});
+    let port = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    let service = |name: &str, labels: Value| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": meta(name),
+            "spec": {"clusterIP": "10.96.0.1", "selector": labels, "ports": port}})
+    };
+    let pod = |name: &str, account: &str, last: u8| {
+        json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "api", "more": text}, "annotations": {"heddle.dev/destinations": text}},
+        "spec": {"serviceAccountName": account, "nodeName": text,
+            "initContainers": [{"name": "heddle-proxy", "image": text, "restartPolicy": "Always"}],
+            "containers": [{"name": text, "image": text, "ports": [{"containerPort": 8080, "name": text}]}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": format!("10.0.0.{last}")}], "conditions": [{"type": "Ready", "status": "True"}]}})
+    };
+    let mut named = pod(text, "api", 3);
+    named["metadata"]["namespace"] = json!(text);
+    vec![
+        json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": {}}),
+        service("api", json!({"app": "api"})),
+        service(text, json!({"app": text})),
+        pod("api-0", "api", 1),
+        pod("other-0", text, 2),
+        named,
     ]
 }
 

@@ -18,7 +18,7 @@ const PRINTERS: [(&str, Printer); 19] = [
     ("compile", compile::printed),
     ("cost", cost::printed),
     ("describe", describe::printed),
-    ("edges", edges::printed),
+    ("edges", |of| edges::printed(&of.graph)),
     ("errors", |of| {
         cluster::explain(&anyhow::anyhow!(of.text.clone()).context(of.text.clone()))
     }),

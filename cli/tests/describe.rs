@@ -177,7 +177,7 @@ fn the_policies_of_a_rule_are_in_the_order_of_precedence() {
     let output = describe(&["service", "shop/search"]);
     let out = String::from_utf8_lossy(&output.stdout);
     let rows = [
-        "8080  -        HTTPRoute shop/search/0  HTTPRoute shop/search           itself   timeouts.request\n",
+        "8080  -        HTTPRoute shop/search/0  HTTPRoute shop/search            itself   timeouts.request\n",
         "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/suggest       rule     timeouts\n",
         "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/search-route  route    retries\n",
         "8080  -        HTTPRoute shop/search/0  TrafficPolicy shop/search        service  limits\n",
@@ -188,7 +188,7 @@ fn the_policies_of_a_rule_are_in_the_order_of_precedence() {
     let output = describe(&["policy", "TrafficPolicy/shop/suggest"]);
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(out.contains("services  shop/search:8080\n"), "{out}");
-    // The status says where it lost.
+    // The status names the place where it lost.
     let output = describe(&["policy", "TrafficPolicy/shop/search"]);
     let out = String::from_utf8_lossy(&output.stdout);
     let lost = "TrafficPolicy shop/search-route wins timeouts of HTTPRoute shop/search, for it names the route; TrafficPolicy shop/suggest wins timeouts of rule suggest of HTTPRoute shop/search, for it names the rule";

@@ -104,8 +104,8 @@ const CASES: &[Case] = &[
             "http://search:8080/suggest",
         ],
         says: &[
-            "rule      HTTPRoute shop/search/0 (suggest), for path prefix /suggest\n",
-            "timeouts  request 4s, idle 1m\n",
+            "rule      HTTPRoute shop/search/0 (suggest), for path /suggest and below\n",
+            "timeouts  request 4s, idle 60s\n",
             "retries   1 at most",
             "policies  TrafficPolicy shop/search, TrafficPolicy shop/search-route, TrafficPolicy shop/suggest\n",
             "order     HTTPRoute shop/search (itself): timeouts.request; TrafficPolicy shop/suggest (rule): timeouts; TrafficPolicy shop/search-route (route): retries; TrafficPolicy shop/search (service): limits\n",
@@ -395,20 +395,12 @@ fn errors_have_no_control_characters() {
 /// The sidecar of the caller answers preflight requests of rules with CORS, so that no server gets them.
 #[test]
 fn preflight_requests_have_no_backend() {
-    let preflight = ["-H", "access-control-request-method: PUT"];
     let call = |method: &str, origin: &str| {
-        let origin = format!("origin: {origin}");
-        let own = [
-            "-f",
-            "describe.yaml",
-            method,
-            "http://exporter:8080/",
-            "-H",
-            &origin,
-            "-o",
-            "json",
-        ];
-        let output = why("shop/frontend-1", &[&own[..], &preflight].concat());
+        let line = format!(
+            "-f describe.yaml {method} http://exporter:8080/ -o json -H origin:{origin} -H access-control-request-method:PUT"
+        );
+        let args: Vec<&str> = line.split(' ').collect();
+        let output = why("shop/frontend-1", &args);
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         document
     };

@@ -263,12 +263,6 @@ impl ObjectKind {
         all.filter_map(|kind| Some((*kind, kind.resource()?)))
     }
 
-    /// The name with the API group, for sentences in which two kinds have the same name in `kind:`.
-    pub(crate) fn of_group(self) -> String {
-        let group = self.resource().map_or("", |resource| resource.group);
-        format!("{} of {group}", self.api_kind())
-    }
-
     /// Whether objects of the kind are declared: they have a spec to validate, and a status.
     #[must_use]
     pub const fn is_declared(self) -> bool {

@@ -243,7 +243,7 @@ fn a_policy_of_a_rule_follows_the_name_of_the_rule() {
     );
 }
 
-/// The policies of the callers' namespace come before those of the service's namespace, whatever the targets.
+/// The policies of the callers' namespace come before those of the service's namespace, with any targets.
 #[test]
 fn a_policy_of_another_namespace_holds_for_its_own_callers_and_comes_first() {
     let caller = || of_namespace(pod("d-0", "d", "10.0.2.7", true, true), "till", 1);

@@ -56,7 +56,7 @@ fn samples() -> Result<Vec<(String, String)>> {
     samples.collect()
 }
 
-/// The sample with a finding: as long as a namespace is bypassed, a warning says so.
+/// The sample with a finding: as long as a namespace is bypassed, there is a warning.
 const BYPASS: (&str, &str) = ("mesh_bypass.yaml", "Bypassed");
 
 /// The findings of the files beside the objects of others: those of admission, and those of the compiler.
@@ -150,7 +150,7 @@ fn each_field_of_our_kinds_is_in_a_sample() -> Result<()> {
 
 /// The fields of routes that no sample has, by their beginnings, with the reason.
 const NOT_SHOWN: [&str; 12] = [
-    // They have no effect: a finding says so, or Envoy has no place for them.
+    // They have no effect: there is a finding, or Envoy has no place for them.
     "hostnames[]",
     "rules[].name",
     // It adds Gateways as parents, which belong to other controllers.

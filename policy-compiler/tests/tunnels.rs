@@ -330,7 +330,7 @@ fn by_http2() -> Result<()> {
 #[test]
 fn a_forward_proxy_works_behind_a_port_with_http_and_policies_judge_it() -> Result<()> {
     let compiled = harness::compiled(&world());
-    // An Allow rule for one port leaves the others open, as it says.
+    // An Allow rule for one port leaves the others open; this finding is expected.
     let mut findings = compiled.findings.iter();
     ensure!(
         findings.all(|of| of.code == "OpenPorts"),

@@ -14,7 +14,7 @@ pub enum Endpoint {
     Receipts,
     /// Live requests.
     Tap,
-    /// The metrics of the replica, for Prometheus, which knows no version.
+    /// The metrics of the replica, for Prometheus; their path has no version.
     Metrics,
 }
 

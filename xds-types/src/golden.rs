@@ -218,7 +218,7 @@ impl<'a> Edge<'a> {
 }
 
 impl<'a> Details<'a> {
-    /// The policies whose limit refused; the rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule
+    /// The policies with the limit that refused; the rule of an AuthPolicy that denied; `no-allow:` with the policies that were asked if no rule
     /// allowed; else empty.
     fn policy(&self) -> &'a str {
         if self.flags.split(',').any(|flag| flag == OVERFLOW) {

@@ -26,7 +26,7 @@ pub fn name(number: usize) -> EdgeName {
         service: format!("service-{number:04}"),
         ..EdgeName::default()
     };
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return EdgeName {
             reporter: Reporter::Destination.into(),
             peer: format!(

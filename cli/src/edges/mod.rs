@@ -115,6 +115,6 @@ impl Health {
 
 /// Its output for a test of all printers.
 #[cfg(test)]
-pub fn printed(of: &crate::hostile::Hostile) -> String {
-    live::text(&table(&of.graph), &of.graph, true)
+pub fn printed(graph: &Graph) -> String {
+    live::text(&table(graph), graph, true)
 }

@@ -104,7 +104,9 @@ pub async fn run(command: &MtlsCommand) -> Result<bool> {
 /// Its output for a test of all printers.
 #[cfg(test)]
 pub fn printed(of: &crate::hostile::Hostile) -> String {
-    let mut report = plan::plan(&of.outcome, &of.flows(), &[], "shop");
+    let (flows, outcome) = (of.flows(), &of.outcome);
+    let planner = Planner::new(outcome, &outcome.compiled, &flows, &[], None);
+    let mut report = planner.plan("shop");
     let text = || of.text.clone();
     report.namespace = text();
     report.open_ports.push(report::OpenPort {

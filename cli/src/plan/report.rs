@@ -215,20 +215,7 @@ pub fn hostile(text: &str) -> Report {
         message: text(),
         fix: text(),
     };
-    let callers = [vec![], vec![text()], vec![text(), text()]].map(|workloads| Caller {
-        identity: text(),
-        workloads,
-        observed_per_second: Some(1.0),
-    });
-    let permission = || Permission {
-        workload: text(),
-        ports: vec![80],
-        other_ports: true,
-        request: text(),
-        before: text(),
-        after: text(),
-        callers: callers.to_vec(),
-    };
+    let permission = || hostile_permission(text().as_str());
     Report {
         objects: vec![Object {
             change: "added",
@@ -270,5 +257,24 @@ pub fn hostile(text: &str) -> Report {
         flows: None,
         notes: vec![text()],
         worse: true,
+    }
+}
+
+#[cfg(test)]
+fn hostile_permission(text: &str) -> Permission {
+    let text = || text.to_owned();
+    let callers = [vec![], vec![text()], vec![text(), text()]].map(|workloads| Caller {
+        identity: text(),
+        workloads,
+        observed_per_second: Some(1.0),
+    });
+    Permission {
+        workload: text(),
+        ports: vec![80],
+        other_ports: true,
+        request: text(),
+        before: text(),
+        after: text(),
+        callers: callers.to_vec(),
     }
 }

@@ -22,7 +22,7 @@ pub struct RouteTarget {
     pub rule: Option<String>,
 }
 
-/// A kind of route whose rules take requests.
+/// A kind of route with rules for requests.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

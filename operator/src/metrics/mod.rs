@@ -421,6 +421,7 @@ mod tests {
             "heddle_listener_connections_ended_early_total{server=\"discovery\",reason=\"full\"} 0",
             "heddle_recompiled_units_total{unit=\"clients\"} 3",
             "heddle_convergence_seconds_count 0",
+            "heddle_convergence_seconds_bucket{le=\"+Inf\"} 0",
             "heddle_audit_mismatches 0",
             "heddle_nacks_total{type=\"lds\"} 0",
             "heddle_certificate_requests_refused_total{reason=\"token\"} 1",

@@ -144,7 +144,7 @@ fn programmed_follows_the_acknowledgements_of_proxies() {
         );
         assert!(
             condition.2.contains(part) || after.proxies.as_deref() == Some(part),
-            "{part}: {said:?} {:?}",
+            "{part}: {condition:?} {:?}",
             after.proxies
         );
     }

@@ -317,7 +317,7 @@ impl Turns<'_> {
 }
 
 pub fn move_before_the_last_endpoint_goes(mesh: &mut Fixture) {
-    mesh.apply("canary.yaml", CANARY);
+    mesh.apply("canary-pod.yaml", CANARY);
     mesh.token_of("shop", "canary-1");
     mesh.agent("canary-1", "canary", 31);
     for (host, name) in [(121, "blue"), (22, "green"), (131, "canary")] {
@@ -388,6 +388,8 @@ fn status_names_the_held_weight(turns: &mut Turns<'_>) {
     turns.settle();
     let held = |port: u16| {
         let text = fs::read_to_string(mesh.path("run/status.yaml")).unwrap_or_default();
+        // Long lines are folded.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         text.contains(&format!(
             "spec.rules[0]: shop/canary:{port} has no ready endpoint, so its weight 10 of 100 goes to the other backends"
         ))

@@ -151,10 +151,7 @@ fn a_tag_of_spans_takes_no_header_that_a_tap_redacts() {
     let secrets = names.iter().filter(|name| is_secret_name(name)).count();
     assert!(secrets > SECRET_WORDS.len() && secrets < names.len());
     for name in names {
-        let tag = json!({"name": "a", "requestHeader": name});
-        let telemetry =
-            json!({"collector": {"address": {"host": "a"}}, "tracing": {"tags": [tag]}});
-        let mesh = json!({"metadata": {"name": "default"}, "spec": {"telemetry": telemetry}});
+        let mesh = json!({"metadata": {"name": "default"}, "spec": {"telemetry": {"collector": {"address": {"host": "a"}}, "tracing": {"tags": [{"name": "a", "requestHeader": name}]}}}});
         let refused = !violations(Kind::Mesh, &mesh).is_empty();
         assert_eq!(refused, is_secret_name(&name), "{name}");
     }
@@ -203,13 +200,15 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             .extend(groups.as_object().unwrap().clone());
         (Kind::TrafficPolicy, spec)
     };
-    let to = |target: Value| {
-        let timeouts = json!({"request": "1s"});
-        (
-            Kind::TrafficPolicy,
-            json!({"target": target, "timeouts": timeouts}),
-        )
+    let targeted = |target: Value, field: &'static str| {
+        let spec = json!({"target": target, "timeouts": {"request": "1s"}});
+        of((Kind::TrafficPolicy, spec), field)
     };
+    let (route, split) = (
+        json!({"kind": "HTTPRoute", "name": "a"}),
+        json!({"kind": "TrafficSplit", "name": "a", "rule": "b"}),
+    );
+    let named = "spec.target";
     let fault = |fault: Value| traffic(json!({"faults": [fault]}));
     let abort = json!({"status": 500, "percent": 1});
     let connections = |field: &str, time: &str| traffic(json!({"connections": {field: time}}));
@@ -399,26 +398,11 @@ fn failing() -> Vec<(Kind, Value, &'static str)> {
             ),
             "spec.timeouts",
         ),
-        of(
-            to(json!({"service": "web", "externalService": "web"})),
-            "spec.target",
-        ),
-        of(
-            to(json!({"service": "web", "route": {"kind": "HTTPRoute", "name": "web"}})),
-            "spec.target",
-        ),
-        of(
-            to(json!({"route": {"kind": "HTTPRoute", "name": "web"}, "port": 80})),
-            "spec.target",
-        ),
-        of(
-            to(json!({"route": {"kind": "TrafficSplit", "name": "web", "rule": "a"}})),
-            "spec.target.route",
-        ),
-        of(
-            to(json!({"externalService": "web", "namespace": "till"})),
-            "spec.target",
-        ),
+        targeted(json!({"service": "a", "externalService": "a"}), named),
+        targeted(json!({"service": "a", "route": route}), named),
+        targeted(json!({"route": route, "port": 80}), named),
+        targeted(json!({"externalService": "a", "namespace": "b"}), named),
+        targeted(json!({"route": split}), "spec.target.route"),
         of(timeout("request", "0s"), "spec.timeouts.request"),
         of(fault(json!({})), "spec.faults[0]"),
         of(

@@ -292,6 +292,18 @@ fn old_clusters<'a>(old: &[&'a Arc<OutboundPort>]) -> OldClusters<'a> {
     known
 }
 
+/// The port with a route table, which is an old one if that is equal.
+fn with_route(
+    service: &Service,
+    pairs: Vec<ClusterAndEndpoints>,
+    table: Option<RouteTable>,
+    old: &[&Arc<OutboundPort>],
+) -> OutboundPort {
+    let old = old.iter().filter_map(|old| old.route.as_ref());
+    let route = table.map(|table| kept(old, Lazy::new(table)));
+    OutboundPort::new(service, pairs, route)
+}
+
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed<'a>(
     scene: &ClusterInputs<'_>,
@@ -335,24 +347,21 @@ fn routed<'a>(
         }
     }
     let otherwise = scene.otherwise_for(&key.1, &service.name, key.0);
-    let itself = Backend::Service(service.name.clone(), key.0);
-    if routes::leaves_some(rules, otherwise)
-        && !upstreams.contains_key(&itself)
-        && let Some(whole) = whole(&service.name, key.0)
-        && let Some(pair) = of_consumers(scene, service, key, whole, &known)
-    {
+    let (name, port) = (&service.name, key.0);
+    let itself = Backend::Service(name.clone(), port);
+    let is_needed = routes::leaves_some(rules, otherwise) && !upstreams.contains_key(&itself);
+    let whole_service = whole(name, port).filter(|_| is_needed);
+    if let Some(pair) = whole_service.and_then(|of| of_consumers(scene, service, key, of, &known)) {
         upstreams.insert(itself, pair.as_upstream());
         pairs.push(pair);
     }
     let mirrors = mirrors(scene, service, key, rules, &whole, &known);
     let table = pairs.first().map(|own| {
         let rules = (rules, otherwise);
-        let mut table = routes::table((&service.name, key.0), own, rules, upstreams, &ready);
+        let mut table = routes::table((name, port), own, rules, upstreams, &ready);
         table.mirrors = as_upstreams(&mirrors);
         routes::with_policy(table, &policy, &of_rules)
     });
     pairs.extend(mirrors.into_values());
-    let old = old.iter().filter_map(|old| old.route.as_ref());
-    let route = table.map(|table| kept(old, Lazy::new(table)));
-    OutboundPort::new(service, pairs, route)
+    with_route(service, pairs, table, old)
 }

@@ -115,6 +115,19 @@ impl<'t> Decision<'t> {
         Some(self.share(*index, forward.backends.get(*index)?))
     }
 
+    /// The shares that a request may go to: that of its session, that which its user keeps, or all of them.
+    #[must_use]
+    pub fn possible_shares(&self, request: &Request) -> Vec<Share<'t>> {
+        if let Some(share) = self.session_share(request) {
+            return vec![share];
+        }
+        let shares = self.shares();
+        match self.kept_share(request) {
+            Some(kept) => shares.into_iter().skip(kept).take(1).collect(),
+            None => shares,
+        }
+    }
+
     /// The faults that a request may meet, in their order.
     pub fn faults(&self, request: &Request) -> impl Iterator<Item = &'t Fault> {
         let faults = self.entry.rule.policy.faults.iter();
@@ -198,7 +211,7 @@ impl<'t> Decision<'t> {
     }
 }
 
-/// The lines of a header as one, as Envoy joins those of the names that it knows. None: there is no line, or it is empty.
+/// The lines of a header as one, as Envoy joins those of its own names. None: there is no line, or it is empty.
 fn joined(request: &Request, name: &str) -> Option<String> {
     let lines = request.headers.iter().filter(|(own, _)| own == name);
     let values: Vec<&str> = lines.map(|(_, value)| value.trim()).collect();

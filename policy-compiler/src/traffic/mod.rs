@@ -5,6 +5,7 @@
 //! with equality and order: equal values make equal bytes.
 
 mod cors;
+mod division;
 mod evaluate;
 mod example;
 mod external;

@@ -89,7 +89,7 @@ pub(crate) fn routed(headers: &[(String, String)]) -> Vec<(String, String)> {
     };
     let known = |protocol: &&str| values("upgrade").eq([(*protocol).to_owned()]);
     let upgrade =
-        UPGRADES.iter().any(|of| known(of)) && values("connection").any(|token| token == "upgrade");
+        UPGRADES.iter().any(known) && values("connection").any(|token| token == "upgrade");
     let kept = headers.iter().filter(|(name, value)| match &**name {
         "connection" | "upgrade" => upgrade,
         "te" => value.split(',').any(|token| token.trim() == "trailers"),

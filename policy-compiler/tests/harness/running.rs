@@ -297,7 +297,7 @@ pub fn status(answer: &str) -> u16 {
         .unwrap_or_default()
 }
 
-/// Waits for a series of failed requests or of connections whose fields match an expression.
+/// Waits for a series of failed requests or of connections with fields that match an expression.
 pub fn failure(admin: &str, fields: &str) -> Result<()> {
     let fields = regex::Regex::new(fields)?;
     let deadline = Instant::now() + Duration::from_secs(60);

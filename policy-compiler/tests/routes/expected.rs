@@ -224,11 +224,11 @@ fn sticky_lines(forward: &Forward, index: usize) -> Token {
     };
     let weighted: Vec<_> = forward.weighted().collect();
     // The only backend needs no cookie; with changes of headers of its own it has one.
-    let own = weighted.iter().any(|of| !of.edits.is_empty());
+    let own = weighted.iter().any(|of| !of.headers.is_empty());
     if weighted.len() == 1 && !own {
         return Token::None;
     }
-    let weights: Vec<u32> = weighted.iter().map(|of| of.weight).collect();
+    let weights: Vec<u32> = weighted.iter().map(|of| of.weight.in_force).collect();
     let places = places(&weights, StickyCookie::PLACES)[index].clone();
     Token::Place(places.map(|place| cookie.line(place)).collect())
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use heddle_policy_compiler::traffic::{
-    Action, HeaderPolicy, Forward, Request, RequestMatcher, Rewrite, RoutePolicy, RouteRule, RouteTable,
+    Action, Forward, HeaderPolicy, Request, RequestMatcher, Rewrite, RoutePolicy, RouteRule,
+    RouteTable,
 };
 
 use crate::{Calls, TABLES, envoy, port_of};

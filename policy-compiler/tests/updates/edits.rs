@@ -152,7 +152,7 @@ fn an_edit_compiles_what_it_touches() {
     }
 }
 
-/// A route says whether its backends are ready, and not how many of their endpoints are: only the first and the last of them count.
+/// The weights of a route depend on whether its backends are ready, and not on how many of their endpoints are.
 #[test]
 fn the_last_ready_endpoint_of_a_backend_changes_the_rules_that_lead_there() {
     let backend = |service: &str| json!({"name": service, "port": 80});

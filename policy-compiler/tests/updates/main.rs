@@ -6,8 +6,8 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod edits;
-mod policies;
 mod past;
+mod policies;
 mod pool;
 mod views;
 

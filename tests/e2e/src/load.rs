@@ -34,7 +34,7 @@ pub struct Report {
 pub struct Answer {
     /// The headers, as `Content-Type`.
     pub headers: BTreeMap<String, Vec<String>>,
-    /// The body, 64 kB at most. The echo server tells there which request it had.
+    /// The body, 64 kB at most. The echo server writes the request that it had into it.
     pub body: String,
 }
 

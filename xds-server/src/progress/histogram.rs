@@ -14,7 +14,7 @@ pub struct Distribution {
     /// Their number.
     pub count: u64,
     /// The upper bound of each bucket, and how many observations are in it and in none before. The last bound is
-    /// [`f64::MAX`].
+    /// [`f64::INFINITY`]: without that bucket, Prometheus calculates no quantile.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -43,7 +43,7 @@ impl Histogram {
         let bounds = (0..BUCKETS).map(|n| (first << n) as f64 / unit);
         let counts = self.buckets.iter().chain([&self.beyond]);
         let buckets: Vec<_> = bounds
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .zip(counts.map(|count| count.load(Ordering::Relaxed)))
             .collect();
         Distribution {
@@ -102,7 +102,7 @@ mod tests {
         let filled: Vec<_> = seen.buckets.iter().filter(|(_, n)| *n > 0).collect();
         assert_eq!(
             filled,
-            [&(0.001, 2), &(0.002, 1), &(0.004, 1), &(f64::MAX, 1)]
+            [&(0.001, 2), &(0.002, 1), &(0.004, 1), &(f64::INFINITY, 1)]
         );
         assert_eq!(seen.buckets.len(), 17);
     }

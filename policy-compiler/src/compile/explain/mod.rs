@@ -269,14 +269,7 @@ impl Compiled {
             }
             Action::Forward(_) => {}
         }
-        let kept = decision.kept_share(&sent);
-        let shares = decision.shares().into_iter().enumerate();
-        let shares = shares.filter(|(index, _)| kept.is_none_or(|kept| kept == *index));
-        let mut shares: Vec<_> = shares.map(|(_, share)| share).collect();
-        if let Some(share) = decision.session_share(&sent) {
-            shares = vec![share];
-        }
-        for share in &shares {
+        for share in &decision.possible_shares(&sent) {
             let named = declared.backends().nth(share.place);
             arriving.request = decision.forwarded(share, &sent);
             let servers = match share.upstream {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use heddle_crds::{TrafficSplitSpec, reason};
 
 use crate::finding::ObjectRef;
-use crate::kind::ObjectKind;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
@@ -146,27 +145,16 @@ fn unrouted<S: DeclaredSpec>(
         &policy.declared.object,
         format!("service {service} port {port}"),
     );
-    let because = comes_before(route.kind, S::KIND);
-    report.yields(object, route, "spec.service", &subject, &because);
+    let because = match route.kind.rules() {
+        Some(RuleKind::Split) => "a TrafficSplit of heddle.dev comes before one of SMI",
+        Some(RuleKind::Route) | None => "routes of Gateway API come before a TrafficSplit",
+    };
+    report.yields(object, route, "spec.service", &subject, because);
     ports.retain(|port| taken.iter().all(|(other, _)| other != port));
     if !ports.is_empty() {
         report.status.in_force = in_force;
     }
     ports
-}
-
-/// The reason why the rules of one kind have a port in the place of those of a later kind of splits.
-fn comes_before(earlier: ObjectKind, later: ObjectKind) -> String {
-    match earlier.rules() {
-        Some(RuleKind::Split) => {
-            let (earlier, later) = (earlier.of_group(), later.of_group());
-            format!("a {earlier} comes before a {later}")
-        }
-        Some(RuleKind::Route) | None => {
-            let later = later.api_kind();
-            format!("routes of Gateway API come before a {later}")
-        }
-    }
 }
 
 pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Vec<ValidationError> {

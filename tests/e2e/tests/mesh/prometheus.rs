@@ -60,7 +60,7 @@ metadata: {{name: prometheus}}
 spec:
   selector: {{matchLabels: {{app: prometheus}}}}
   template:
-    metadata: {{labels: {{app: prometheus}}, annotations: {{heddle.dev/exclude-outbound-ports: "15014"}}}}
+    metadata: {{labels: {{app: prometheus}}, annotations: {{heddle.dev/exclude-outbound-ports: '15014'}}}}
     spec:
       serviceAccountName: prometheus
       containers:

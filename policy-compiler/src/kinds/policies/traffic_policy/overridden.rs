@@ -1,4 +1,4 @@
-//! Policies whose groups of fields closer policies win somewhere: their statuses say where.
+//! Policies that lose groups of fields to closer policies somewhere: their statuses say where.
 
 use std::collections::BTreeMap;
 

@@ -60,7 +60,7 @@ pub(crate) struct DeclaredPolicy {
 /// How rules have requests to a backend sent again that an application may have received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resent<'a> {
-    /// Whether a rule says it itself.
+    /// Whether a retry of a rule's own causes it.
     pub(crate) by_rule: bool,
     /// The policies of routes and rules that say it.
     pub(crate) policies: BTreeSet<&'a ObjectRef>,
@@ -173,8 +173,8 @@ impl<'a> PortPolicy<'a> {
     }
 
     /// The budget of retries: that which a `TrafficPolicy` names, then that of the backend, then the default one where anything is sent
-    /// again that an application may have received. `resent`: how rules have requests sent again. Where a rule says it itself, a
-    /// `TrafficPolicy` says nothing about them.
+    /// again that an application may have received. `resent`: how rules have requests sent again. Where a rule has retries of its own, a
+    /// `TrafficPolicy` sets none of them.
     pub(crate) fn retry_budget(&self, resent: Option<&Resent<'_>>) -> Option<RetryBudget> {
         let by_rule = resent.is_some_and(|resent| resent.by_rule);
         let named = self.groups.named_budget().filter(|_| !by_rule);

@@ -24,7 +24,7 @@ const NAMED: usize = 8;
 struct DeclaredRoute {
     /// The services that it routes calls of, with the one port that it names.
     services: BTreeSet<(NamespacedName, Option<Port>)>,
-    /// The names of its rules. None: the route cannot be read, which its own status says.
+    /// The names of its rules. None: the route cannot be read, and its own status has the reason.
     rules: Option<Vec<String>>,
 }
 
