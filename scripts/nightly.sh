@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # nightly.sh [PART...]: runs the parts that are too heavy for every run, one after another, and keeps the result of each in a row of
-# docs/nightly.md. A part that fails does not stop the others. Some parts need root.
+# docs/nightly.md; a part without a result has a row, too. A part that fails does not stop the others. Some parts need root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 page=docs/nightly.md
@@ -43,8 +43,12 @@ for name in "$@"; do
 done
 mkdir -p "$logs"
 [ -e "$page" ] || printf '%s\n' '# The last nightly run' '' \
-  '`make nightly` writes this page. Each row is a test that is too heavy for `make test`.' '' \
+  '`make nightly` writes this page. Each row is a test that is too heavy for `make test`.' \
+  'A part that has no result yet has the row "not run".' '' \
   '| part | result | seconds | date | commit | counted |' '|---|---|---|---|---|---|' > "$page"
+for name in "${all[@]}"; do
+  grep -qF "| $name |" "$page" || keep "$name" "| $name | not run | - | - | - |  |"
+done
 code=0
 for name in "$@"; do
   began=$SECONDS result=passed

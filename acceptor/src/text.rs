@@ -74,8 +74,11 @@ pub fn clean(text: &str, max: usize) -> String {
 /// The longest log line, in characters.
 const MAX_LINE: usize = 16 << 10;
 
-/// A writer of log lines: any event stays on one line, without escape sequences, and of bounded length.
-/// Each call of `write` is one event.
+/// The start of an event in JSON that is kept if the event is longer than a line, in characters.
+const MAX_START: usize = 1_000;
+
+/// A writer of log lines: any event stays on one line, without escape sequences, and of bounded length. Of a longer event in JSON the
+/// start becomes the message of another object, so that each line can be parsed. Each call of `write` is one event.
 #[derive(Debug)]
 pub struct LogLines<W>(pub W);
 
@@ -84,7 +87,10 @@ impl<W: Write> Write for LogLines<W> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let safe = |character| if is_safe(character) { character } else { ' ' };
-        let mut line: String = text.chars().take(MAX_LINE).map(safe).collect();
+        let mut line = match text.starts_with('{') && text.chars().nth(MAX_LINE).is_some() {
+            true => shortened(text),
+            false => text.chars().take(MAX_LINE).map(safe).collect(),
+        };
         line.push('\n');
         self.0.write_all(line.as_bytes())?;
         Ok(event.len())
@@ -93,6 +99,16 @@ impl<W: Write> Write for LogLines<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
+}
+
+/// An object of JSON in place of one that is too long. A clean text has two characters that a string of JSON escapes.
+fn shortened(event: &str) -> String {
+    let start = clean(event, MAX_START)
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    format!(
+        "{{\"message\":\"a log event was longer than {MAX_LINE} characters and was cut: {start}\"}}"
+    )
 }
 
 /// Returns whether a character only shows itself: no control character, line or paragraph separator, direction mark, or
@@ -152,6 +168,21 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "INFO stream refused: a 2026 ERROR forged  [2J ");
         assert_eq!((lines.len(), lines[1].len()), (2, MAX_LINE));
+    }
+
+    #[test]
+    fn a_long_event_in_json_becomes_a_short_one() {
+        let mut lines = LogLines(Vec::new());
+        let event = |length| format!(r#"{{"a":"\n{}"}}"#, "x".repeat(length)) + "\n";
+        lines.write_all(event(1 << 20).as_bytes()).unwrap();
+        lines.write_all(event(10).as_bytes()).unwrap();
+        let text = String::from_utf8(lines.0).unwrap();
+        let (long, short) = text.split_once('\n').unwrap();
+        // The start has eight characters before the run of x.
+        let start = format!(r#"{{\"a\":\"\\n{}…"#, "x".repeat(MAX_START - 9));
+        let expected = "a log event was longer than 16384 characters and was cut: ";
+        assert_eq!(long, format!(r#"{{"message":"{expected}{start}"}}"#));
+        assert_eq!(short, event(10));
     }
 
     proptest! {

@@ -244,7 +244,8 @@ mod tests {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => sources(&path, found),
-                false => found.push(path),
+                false if path.extension().is_some_and(|of| of == "rs") => found.push(path),
+                false => {}
             }
         }
     }

@@ -210,6 +210,9 @@ fn strict(args: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
+/// An AuthPolicy keeps the port open.
+const KEPT: &str =
+    "\n  keeps plain text: shop/db-1 port 5000 (AuthPolicy shop/db, spec.mtls is Permissive)\n";
 const CUT_OFF: &str = "callers in plain text of shop/reviews-v1-1 port 9080 by service shop/reviews: 180 requests, the last 3 s ago";
 
 #[test]
@@ -228,7 +231,12 @@ fn a_flip_that_cuts_off_a_caller_is_refused_or_forced_with_its_name() {
         assert!(!out.contains("shop/db-1"), "{out}");
         let (code, out, _) = strict(&[&args[..], &["--force"]].concat());
         assert_eq!(code, Some(0), "{out}");
-        assert!(out.contains("would become Strict by its "), "{out}");
+        let first = out.lines().next().unwrap();
+        assert!(
+            first.contains(" would become Strict except for these ports, by its "),
+            "{out}"
+        );
+        assert!(out.contains(KEPT), "{out}");
         assert!(out.contains(&format!("\n  cut off: {CUT_OFF}\n")), "{out}");
         assert!(out.contains("\n  undo: kubectl "), "{out}");
     }
@@ -249,10 +257,12 @@ fn a_flip_needs_all_callers_of_a_quarter_of_an_hour() {
     let args = ["shop", "-f", "why.yaml", "--edges", file];
     let (code, out, _) = strict(&args);
     assert_eq!(code, Some(0), "{out}");
-    assert_eq!(
-        out,
-        "namespace shop would become Strict by its AuthPolicy\n  no caller in plain text was seen that it refuses; 2 ports keep plain text (heddle mtls plan)\n  undo: kubectl delete authpolicy -n shop zz-mtls-strict\n"
-    );
+    let first = "namespace shop would become Strict except for these ports, by its AuthPolicy\n  keeps plain text: ";
+    assert!(out.starts_with(first), "{out}");
+    assert!(out.contains(KEPT), "{out}");
+    assert_eq!(out.matches("\n  keeps plain text: ").count(), 2, "{out}");
+    let last = "\n  no caller in plain text was seen that it refuses\n  undo: kubectl delete authpolicy -n shop zz-mtls-strict\n";
+    assert!(out.ends_with(last), "{out}");
     let (code, out, _) = strict(&[&args[..], &["-o", "json"]].concat());
     assert_eq!(code, Some(0), "{out}");
     let flip: Value = serde_json::from_str(&out).unwrap();
@@ -302,11 +312,22 @@ fn a_flip_that_would_not_be_in_force_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = edges(folder.path(), &json!([]));
     let file = file.to_str().unwrap();
-    for (spec, says) in [
-        ("{mode: Observe}", "Mesh default has mode Observe"),
+    for (target, spec, says) in [
+        ("shop", "{mode: Observe}", "Mesh default has mode Observe"),
         (
+            "--mesh",
+            "{mode: Observe}",
+            "Mesh default is not Permissive: it has mode Observe",
+        ),
+        (
+            "shop",
             "{bypassedNamespaces: [{namespace: shop}]}",
             "Mesh default bypasses namespace shop",
+        ),
+        (
+            "legacy",
+            "{}",
+            "label it heddle.dev/inject=enabled and restart its pods first",
         ),
     ] {
         let mesh = folder.path().join("mesh.yaml");
@@ -315,11 +336,54 @@ fn a_flip_that_would_not_be_in_force_is_an_error() {
         );
         std::fs::write(&mesh, text).unwrap();
         let mesh = mesh.to_str().unwrap();
-        let (code, out, err) = strict(&["shop", "-f", "why.yaml", "-f", mesh, "--edges", file]);
-        assert_eq!(code, Some(1), "{out}{err}");
-        assert!(err.contains(says), "{err}");
+        let args = [target, "-f", "why.yaml", "-f", mesh, "--edges", file];
+        let forced: [&[&str]; 2] = [&[], &["--force"]];
+        for force in forced {
+            let (code, out, err) = strict(&[&args[..], force].concat());
+            assert_eq!(code, Some(1), "{out}{err}");
+            assert!(err.contains(says), "{err}");
+        }
     }
     let (code, _, err) = strict(&["Shop", "-f", "why.yaml", "--edges", file]);
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("is not the name of a namespace"), "{err}");
+}
+
+#[test]
+fn flows_of_a_file_do_not_decide_on_a_write() {
+    let args = ["mtls", "strict", "shop", "--edges", "mtls/edges.json"];
+    let output = heddle(&args);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(
+        err.contains("required arguments") && err.contains("--dry-run"),
+        "{err}"
+    );
+}
+
+#[test]
+fn the_undo_command_restores_the_mode_of_the_mesh() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = edges(folder.path(), &json!([]));
+    let mesh = folder.path().join("mesh.yaml");
+    let [mesh, file] = [&mesh, &file].map(|path| path.to_str().unwrap());
+    for (spec, mode) in [
+        ("{}", "Permissive"),
+        ("{mode: Permissive}", "Permissive"),
+        ("{mode: Strict}", "Strict"),
+    ] {
+        let text = format!(
+            "apiVersion: heddle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n"
+        );
+        std::fs::write(mesh, text).unwrap();
+        let args = [
+            "--mesh", "-f", "why.yaml", "-f", mesh, "--edges", file, "--force",
+        ];
+        let (code, out, err) = strict(&args);
+        assert_eq!(code, Some(0), "{out}{err}");
+        let undo = format!(
+            "\n  undo: kubectl patch mesh default --type merge -p '{{\"spec\":{{\"mode\":\"{mode}\"}}}}'\n"
+        );
+        assert!(out.ends_with(&undo), "{out}");
+    }
 }

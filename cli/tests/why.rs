@@ -259,7 +259,7 @@ const CASES: &[Case] = &[
     Case {
         from: "shop/frontend-1",
         args: &["CONNECT", REVIEWS],
-        says: &["rule       none: the service as a whole\n"],
+        says: &["result    status 404 of the caller's sidecar: no route takes CONNECT\n"],
     },
     Case {
         from: "shop/frontend-1",

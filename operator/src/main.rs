@@ -1,7 +1,9 @@
 //! `heddle-operator`: the control plane.
 
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,17 +118,44 @@ struct Standalone {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Err(error) = start_log(&cli) {
+        print(&error);
+        return ExitCode::FAILURE;
+    }
+    let Err(error) = run(cli).await else {
+        return ExitCode::SUCCESS;
+    };
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(error = format!("{error:#}"), "heddle-operator can't go on");
+    } else {
+        print(&error);
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints an error for which there is no log, as one line.
+fn print(error: &anyhow::Error) {
+    let line = format!("Error: {error:#}\n");
+    // Without an error stream nothing can be printed.
+    let _ = LogLines(io::stderr()).write_all(line.as_bytes());
+}
+
+fn start_log(cli: &Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&cli.log).with_context(|| format!("--log {:?}", cli.log))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| LogLines(std::io::stderr()));
+        .with_writer(|| LogLines(io::stderr()));
     match cli.log_format {
         LogFormat::Json => lines.json().flatten_event(true).init(),
         // Colors are escape sequences, and no event may hold any.
         LogFormat::Text => lines.with_ansi(false).init(),
     }
+    Ok(())
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
     let stop = until_signalled()?;
     let open_files = raise_open_files().context("the limit of open files cannot be raised")?;
     let deadlines = deadlines(cli.connection_deadline_ms.map(Duration::from_millis));

@@ -53,9 +53,9 @@ fn differs_only_for_plain_text(before: &Compiled, after: &Compiled) -> Result<us
     let mut flipped = 0;
     for (pod, before) in &before {
         let after = &after[pod];
-        // The routes and clusters by which the kubelet's requests pass where no other plain text does.
+        // The listener, routes and clusters by which the kubelet's requests pass where no other plain text does.
         let of_node = |key: &&ResourceKey| {
-            ["in-node", "in-tls|"]
+            ["in-node", "in-tls|", "inbound-node"]
                 .iter()
                 .any(|of| key.name.starts_with(of))
         };

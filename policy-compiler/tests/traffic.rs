@@ -353,7 +353,7 @@ fn metrics() -> Result<()> {
     expect("127.77.0.8:9901", &server)?;
     let source = [
         format!("{DURATIONS}source;shop;api;200;;out|shop/api|8001"),
-        format!("{CONNECTIONS}source;shop;api;;;out|shop/api|{TCP};-;;"),
+        format!("{CONNECTIONS}source;shop;api;;;out|shop/api|{TCP};-;;;by "),
     ];
     expect("127.77.0.9:9901", &source)
 }

@@ -49,6 +49,30 @@ impl Endpoint {
         }
     }
 
+    /// The right that a caller needs to read it: `get` on this `nonResourceURL`. It is never below `/api`, which the role `system:discovery` of
+    /// Kubernetes lets every authenticated caller read. None: the right is one on a resource.
+    #[must_use]
+    pub const fn right(self) -> Option<&'static str> {
+        match self {
+            Self::Proxies => Some("/heddle/v1/proxies"),
+            Self::Edges => Some("/heddle/v1/edges"),
+            Self::Receipts => Some("/heddle/v1/receipts"),
+            Self::Metrics => Some("/metrics"),
+            Self::Tap => None,
+        }
+    }
+
+    /// The right for a path of a request: that of an earlier path is the path itself, as it was when the path was the only one.
+    #[must_use]
+    pub fn right_of(path: &str) -> Option<&'static str> {
+        let mut all = Self::ALL.iter();
+        all.find_map(|of| match of.earlier_path() {
+            Some(earlier) if earlier == path => Some(earlier),
+            _ if of.path() == path => of.right(),
+            _ => None,
+        })
+    }
+
     /// Whether it is read with `GET`. Others take a `POST`.
     #[must_use]
     pub const fn is_read(self) -> bool {
@@ -62,6 +86,39 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The paths that the role `system:discovery` of Kubernetes lets every authenticated caller read, and those of `system:public-info-viewer`.
+    const READ_BY_ALL: [&str; 8] = [
+        "/api",
+        "/apis",
+        "/openapi",
+        "/version",
+        "/healthz",
+        "/livez",
+        "/readyz",
+        "/.well-known",
+    ];
+
+    #[test]
+    fn no_right_is_one_that_every_caller_has() {
+        for endpoint in Endpoint::ALL {
+            let rights = [endpoint.right(), endpoint.earlier_path()];
+            for right in rights.into_iter().flatten() {
+                let read = READ_BY_ALL
+                    .iter()
+                    .find(|by_all| right.starts_with(**by_all));
+                assert_eq!(read, None, "{right}");
+                let path = if Some(right) == endpoint.right() {
+                    endpoint.path()
+                } else {
+                    right
+                };
+                assert_eq!(Endpoint::right_of(path), Some(right), "{endpoint:?}");
+            }
+        }
+        assert_eq!(Endpoint::right_of("/other"), None);
+        assert_eq!(Endpoint::right_of(Endpoint::Tap.path()), None);
+    }
 
     #[test]
     fn paths_have_the_version_and_are_different() {

@@ -99,6 +99,30 @@ pub fn mute<'a>(
     })
 }
 
+/// The replicas of the control plane that could not be asked: their sidecars may be missing.
+pub fn unasked<'a>(replicas: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
+    let names = replicas.map(|(replica, reason)| format!("{replica} ({reason})"));
+    let names: Vec<String> = names.collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{} of the control plane could not be asked for the sidecars; repeat the command when they answer: {}",
+            plural(names.len(), "replica"),
+            named(&names)
+        )
+    })
+}
+
+/// The ports that accept plain text after the flip, too.
+pub fn kept(reports: &[Report]) -> impl Iterator<Item = String> {
+    let ports = reports.iter().flat_map(|report| &report.open_ports);
+    ports.filter(|port| port.stays).map(|of| {
+        let workload = &of.workload;
+        let port = of.port;
+        let port = port.map_or_else(|| "other ports".to_owned(), |port| format!("port {port}"));
+        format!("{workload} {port} ({})", of.reason)
+    })
+}
+
 /// The sidecars that may still send plain text, for they have not acknowledged their configuration.
 pub fn unsettled(pending: &[Pending]) -> Option<String> {
     let names = pending
@@ -153,6 +177,12 @@ mod tests {
             "{text}"
         );
         assert_eq!(mute(states.iter(), &[report("till")]), None);
+        let text = unasked([("heddle-0", "no answer")].into_iter()).unwrap();
+        assert!(
+            text.starts_with("1 replica ") && text.ends_with(": heddle-0 (no answer)"),
+            "{text}"
+        );
+        assert_eq!(unasked(std::iter::empty()), None);
         let pending = Pending {
             proxy: "bank/b".to_owned(),
             reason: "2 resources not acknowledged".to_owned(),

@@ -42,13 +42,15 @@ pub enum MtlsCommand {
         long_about = "Compiles the objects without and with the flip, and judges it by the callers that sidecars have observed in the last \
                       quarter of an hour (`heddle mtls plan`). Refuses it, with the list, if it cuts off a caller in plain text that was seen, \
                       if a workload has reported no call, if the callers were observed for less than a quarter of an hour or not by all \
-                      replicas, or if a sidecar of the mesh has not acknowledged its configuration within --timeout. Else writes the \
+                      replicas, if the sidecars are not known, or if one of them has not acknowledged its configuration within --timeout; \
+                      after that wait it makes the plan again. A namespace without a sidecar is an error, and so is --mesh in mode Observe, \
+                      which would also enforce every policy: set spec.mode to Permissive first. Else writes the \
                       object by server-side apply as field manager `heddle-mtls`: AuthPolicy `zz-mtls-strict` of the namespace, or spec.mode \
                       of the Mesh (--mesh). Then waits until every sidecar that needs it has acknowledged it. Servers accept both until \
-                      then. Ports that another AuthPolicy keeps Permissive stay so. --force writes it in any case, and names the callers that \
+                      then. Ports that another AuthPolicy keeps Permissive stay so, and are listed. --force writes it in any case, and names the callers that \
                       it cuts off.\n\n\
-                      Exit codes: 0 it is in force (with --dry-run: it would not be refused), 1 an error, or not in force within --timeout \
-                      (the change stays), 2 refused.\n\n\
+                      Exit codes: 0 it is in force (with --dry-run: it would not be refused), 1 an error, or written and not known to be in force \
+                      within --timeout (the change stays, and the undo command is printed), 2 refused.\n\n\
                       Takes the rights of `heddle mtls plan` and of `heddle proxy status`, and the right to `patch` authpolicies in the \
                       namespace, or the Mesh.",
         after_long_help = "Examples:\n  heddle mtls strict shop --dry-run\n  heddle mtls strict shop\n  heddle mtls strict --mesh\n  \

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use heddle_acceptor::clean;
+use heddle_crds::MeshMode;
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -25,6 +26,8 @@ use crate::sources::Objects;
 
 /// The longest line of text, in characters.
 const MAX_LINE: usize = 4000;
+/// So many ports that keep plain text are printed.
+const PORTS: usize = 200;
 
 /// Options of `heddle mtls strict`.
 #[derive(Args, Debug)]
@@ -57,8 +60,8 @@ pub struct MtlsStrictArgs {
         requires_all = ["edges", "dry_run"]
     )]
     objects: Vec<PathBuf>,
-    /// A file with observed flows, written by `heddle edges -o json`; without it, the control plane is asked.
-    #[arg(long, value_name = "FILE")]
+    /// With --dry-run: a file with observed flows, written by `heddle edges -o json`; without it, the control plane is asked.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
     edges: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
@@ -77,7 +80,7 @@ enum Outcome {
     WouldBeWritten,
     /// Every sidecar has acknowledged it.
     InForce,
-    /// It is written, and some sidecar has not acknowledged it.
+    /// It is written, and it is not known that every sidecar has acknowledged it.
     NotInForce,
 }
 
@@ -97,26 +100,32 @@ struct Flip {
     pending: Vec<Pending>,
     /// The command that takes it back.
     undo: String,
-    /// The plans of the namespaces.
+    /// The plans of the namespaces. Their ports that stay accept plain text after the flip, too.
     plans: Vec<Report>,
+}
+
+/// The flip as the objects and the observed callers judge it.
+struct Planned {
+    plans: Vec<Report>,
+    /// The reasons against it.
+    reasons: Vec<String>,
+    /// The mode of the Mesh before it.
+    mode: MeshMode,
 }
 
 /// Runs the command; returns whether the flip is refused.
 pub async fn run(args: &MtlsStrictArgs) -> Result<bool> {
     let target = Target::of(args.namespace.as_deref())?;
-    let (plans, mut reasons) = planned(args, &target).await?;
-    if args.objects.is_empty() {
-        reasons.extend(sidecars(args, &plans, reasons.is_empty()).await);
-    }
+    let planned = judged(args, &target).await?;
     let mut flip = Flip {
         outcome: Outcome::Refused,
         object: target.object(),
         changed: None,
-        forced: args.force && !reasons.is_empty(),
-        reasons,
+        forced: args.force && !planned.reasons.is_empty(),
+        reasons: planned.reasons,
         pending: Vec::new(),
-        undo: target.undo(),
-        plans,
+        undo: target.undo(planned.mode),
+        plans: planned.plans,
     };
     let refused = !flip.reasons.is_empty() && !args.force;
     if !refused {
@@ -125,15 +134,40 @@ pub async fn run(args: &MtlsStrictArgs) -> Result<bool> {
     args.output.print(&flip, || text(&flip, &target))?;
     if flip.outcome == Outcome::NotInForce {
         bail!(
-            "not every sidecar acknowledged in {} s; the change stays (fix: heddle proxy status, or repeat the command to wait on)",
-            args.timeout
+            "{} is written, and not every sidecar has acknowledged it in {} s; the change stays (fix: heddle proxy status, repeat the command \
+             to wait on, or take it back: {})",
+            target.object_name(),
+            args.timeout,
+            flip.undo
         );
     }
     Ok(refused)
 }
 
-/// The plans of all namespaces, and the reasons against the flip.
-async fn planned(args: &MtlsStrictArgs, target: &Target) -> Result<(Vec<Report>, Vec<String>)> {
+/// The plan with the reasons in the sidecars.
+async fn judged(args: &MtlsStrictArgs, target: &Target) -> Result<Planned> {
+    let mut planned = planned(args, target).await?;
+    if !args.objects.is_empty() {
+        return Ok(planned);
+    }
+    let mut found = look(args, &planned.plans).await;
+    let waits = !args.force && planned.reasons.is_empty() && found.is_empty();
+    let longest = match waits {
+        true => Duration::from_secs(args.timeout),
+        false => Duration::ZERO,
+    };
+    found.extend(unsettled(args, longest).await);
+    if waits && found.is_empty() {
+        // Callers and objects may have come during the wait.
+        planned = self::planned(args, target).await?;
+        found = look(args, &planned.plans).await;
+    }
+    planned.reasons.extend(found);
+    Ok(planned)
+}
+
+/// The plans of all namespaces, and the reasons against the flip by them.
+async fn planned(args: &MtlsStrictArgs, target: &Target) -> Result<Planned> {
     let before = Objects::from(&args.objects, &args.cluster).await?;
     let after = target.after(&before)?.compile().compiled;
     let before = before.compile();
@@ -155,30 +189,37 @@ async fn planned(args: &MtlsStrictArgs, target: &Target) -> Result<(Vec<Report>,
     let plans = namespaces.iter().map(|of| planner.plan(of));
     let plans: Vec<Report> = plans.collect();
     reasons.extend(guard::against(&plans, &flows));
-    Ok((plans, reasons))
+    Ok(Planned {
+        plans,
+        reasons,
+        mode: before.compiled.mesh().mode,
+    })
 }
 
-/// The reasons in the sidecars. Servers accept plain text until every client has acknowledged the configuration that it has now.
-async fn sidecars(args: &MtlsStrictArgs, plans: &[Report], waits: bool) -> Vec<String> {
+/// The reasons in the sidecars by one look. One that fails, or that has not every replica, is a reason: pods that cannot report may be missing.
+async fn look(args: &MtlsStrictArgs, plans: &[Report]) -> Vec<String> {
     let source = Source::Cluster(args.cluster.clone());
-    let mute = match proxy::report(&source).await {
+    match proxy::report(&source).await {
         Ok(report) => {
             let states = report.proxies.iter().map(|placed| &placed.state);
-            guard::mute(states, plans)
+            let mute = guard::mute(states, plans);
+            mute.into_iter()
+                .chain(guard::unasked(report.unasked()))
+                .collect()
         }
-        // The next look reports it.
-        Err(_) => None,
-    };
-    let longest = match waits && !args.force && mute.is_none() {
-        true => Duration::from_secs(args.timeout),
-        false => Duration::ZERO,
-    };
-    let look = wait(&args.cluster, Awaited::Settled, longest).await;
-    let unsettled = match look {
+        Err(error) => vec![format!(
+            "the sidecars are not known ({}); run heddle proxy status",
+            cluster::explain(&error)
+        )],
+    }
+}
+
+/// Waits for all sidecars. Servers accept plain text until every client has acknowledged the configuration that it has now.
+async fn unsettled(args: &MtlsStrictArgs, longest: Duration) -> Option<String> {
+    match wait(&args.cluster, Awaited::Settled, longest).await {
         Ok(look) => guard::unsettled(&look.pending),
         Err(error) => Some(cluster::explain(&error)),
-    };
-    mute.into_iter().chain(unsettled).collect()
+    }
 }
 
 /// Writes the object, and waits until it is in force.
@@ -188,7 +229,7 @@ async fn write(args: &MtlsStrictArgs, target: &Target, flip: &mut Flip) -> Resul
         return Ok(());
     }
     let client = args.cluster.client().await?;
-    let written = target.write(&client, args.dry_run, args.force_conflicts);
+    let written = target.write(&client, args.dry_run, args.force_conflicts, &flip.undo);
     let written = written.await?;
     flip.changed = Some(written.changed);
     if args.dry_run {
@@ -196,7 +237,7 @@ async fn write(args: &MtlsStrictArgs, target: &Target, flip: &mut Flip) -> Resul
     }
     let longest = Duration::from_secs(args.timeout);
     let waiting = target.in_force(&client, &args.cluster, written.generation, longest);
-    flip.pending = waiting.await?;
+    flip.pending = waiting.await;
     flip.outcome = match flip.pending.is_empty() {
         true => Outcome::InForce,
         false => Outcome::NotInForce,
@@ -205,54 +246,128 @@ async fn write(args: &MtlsStrictArgs, target: &Target, flip: &mut Flip) -> Resul
 }
 
 fn text(flip: &Flip, target: &Target) -> String {
-    let name = target.name();
-    let object = flip.object.get("kind").and_then(Value::as_str);
-    let object = object.unwrap_or_default();
-    let unchanged = match flip.changed {
-        Some(false) => ", as before",
-        Some(true) | None => "",
+    let written = flip.outcome != Outcome::Refused;
+    let kept: Vec<String> = match written {
+        true => guard::kept(&flip.plans).collect(),
+        false => Vec::new(),
     };
-    let mut lines = vec![match flip.outcome {
-        Outcome::Refused => format!("refused: {name} does not become Strict"),
-        Outcome::WouldBeWritten => format!("{name} would become Strict by its {object}{unchanged}"),
-        Outcome::InForce => format!(
-            "{name} is Strict by its {object}{unchanged}; every sidecar that needs it has acknowledged it"
-        ),
-        Outcome::NotInForce => format!("{name} becomes Strict by its {object}{unchanged}"),
-    }];
+    let mut lines = vec![headline(flip, target, !kept.is_empty())];
+    let (first, others) = kept.split_at(kept.len().min(PORTS));
+    lines.extend(
+        first
+            .iter()
+            .map(|port| format!("  keeps plain text: {port}")),
+    );
+    if let [_, ..] = others {
+        let others = plural(others.len(), "more port");
+        lines.push(format!("  keeps plain text: {others} (all with -o json)"));
+    }
     if flip.reasons.is_empty() {
-        let stay = flip.plans.iter().flat_map(|plan| &plan.open_ports);
-        let stay = stay.filter(|port| port.stays).count();
-        lines.push(match stay {
-            0 => "  no caller in plain text was seen".to_owned(),
-            some => format!(
-                "  no caller in plain text was seen that it refuses; {} plain text (heddle mtls plan)",
-                match some {
-                    1 => "1 port keeps".to_owned(),
-                    _ => format!("{} keep", plural(some, "port")),
-                }
-            ),
-        });
+        lines.push("  no caller in plain text was seen that it refuses".to_owned());
     }
     let reasons = flip.reasons.iter();
     lines.extend(reasons.map(|reason| format!("  against it: {reason}")));
-    if flip.forced && flip.outcome != Outcome::Refused {
+    if flip.forced && written {
         let cut = guard::cut_off(&flip.plans);
         lines.extend(cut.map(|caller| format!("  cut off: {caller}")));
     }
     let pending = flip.pending.iter();
     lines.extend(pending.map(|of| format!("  pending: {}: {}", of.proxy, of.reason)));
-    lines.push(match flip.outcome {
+    lines.extend(match flip.outcome {
         Outcome::Refused => {
-            "  nothing was changed; give these callers a sidecar, or repeat with --force, which cuts them off".to_owned()
+            vec!["  nothing was changed; give these callers a sidecar, or repeat with --force, which cuts them off".to_owned()]
         }
-        Outcome::WouldBeWritten | Outcome::InForce | Outcome::NotInForce => {
-            format!("  undo: {}", flip.undo)
-        }
+        Outcome::WouldBeWritten => vec![format!("  undo: {}", flip.undo)],
+        Outcome::InForce | Outcome::NotInForce => vec![
+            format!("  written: {}", target.object_name()),
+            format!("  undo: {}", flip.undo),
+        ],
     });
     let lines = lines.iter().map(|line| {
         let indent = if line.starts_with("  ") { "  " } else { "" };
         format!("{indent}{}", clean(line.trim_start(), MAX_LINE))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The first line. `kept`: some ports accept plain text after the flip, too.
+fn headline(flip: &Flip, target: &Target, kept: bool) -> String {
+    let name = target.name();
+    let object = flip.object.get("kind").and_then(Value::as_str);
+    let object = object.unwrap_or_default();
+    let except = if kept { " except for these ports," } else { "" };
+    let unchanged = match flip.changed {
+        Some(false) => ", as before",
+        Some(true) | None => "",
+    };
+    match flip.outcome {
+        Outcome::Refused => format!("refused: {name} does not become Strict"),
+        Outcome::WouldBeWritten => {
+            format!("{name} would become Strict{except} by its {object}{unchanged}")
+        }
+        Outcome::InForce => format!(
+            "{name} is Strict{except} by its {object}{unchanged}; every sidecar that needs it has acknowledged it"
+        ),
+        Outcome::NotInForce => format!("{name} becomes Strict{except} by its {object}{unchanged}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::OpenPort;
+    use super::*;
+
+    #[test]
+    fn the_result_names_ports_that_keep_plain_text_and_the_written_object() {
+        let target = Target::Namespace("shop".to_owned());
+        let port = |port, stays| OpenPort {
+            workload: "shop/db".to_owned(),
+            port,
+            protocol: "tcp",
+            reason: "AuthPolicy shop/db, spec.mtls is Permissive".to_owned(),
+            stays,
+        };
+        let mut flip = Flip {
+            outcome: Outcome::InForce,
+            object: target.object(),
+            changed: Some(true),
+            forced: true,
+            reasons: vec!["a reason".to_owned()],
+            pending: Vec::new(),
+            undo: target.undo(MeshMode::Permissive),
+            plans: vec![Report {
+                open_ports: vec![port(Some(5000), true), port(Some(80), false)],
+                ..Report::default()
+            }],
+        };
+        let kept =
+            "  keeps plain text: shop/db port 5000 (AuthPolicy shop/db, spec.mtls is Permissive)\n";
+        for (outcome, first) in [
+            (
+                Outcome::InForce,
+                "namespace shop is Strict except for these ports, by its AuthPolicy;",
+            ),
+            (
+                Outcome::NotInForce,
+                "namespace shop becomes Strict except for these ports, by its AuthPolicy\n",
+            ),
+        ] {
+            flip.outcome = outcome;
+            let text = text(&flip, &target);
+            assert!(text.starts_with(first), "{text}");
+            assert!(text.contains(kept) && !text.contains("port 80 "), "{text}");
+            let end = format!(
+                "\n  written: AuthPolicy shop/zz-mtls-strict\n  undo: {}",
+                flip.undo
+            );
+            assert!(text.ends_with(&end), "{text}");
+        }
+        flip.outcome = Outcome::InForce;
+        flip.plans.clear();
+        let text = text(&flip, &target);
+        assert!(
+            text.starts_with("namespace shop is Strict by its AuthPolicy; every sidecar"),
+            "{text}"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use heddle_crds::{MESH_NAME, MeshMode};
 use heddle_policy_compiler::Compiled;
+use heddle_policy_compiler::injection::INJECT_LABEL;
 use heddle_policy_compiler::world::is_namespace_name;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -77,14 +78,22 @@ impl Target {
         }
     }
 
-    /// The command that takes the flip back.
-    pub fn undo(&self) -> String {
+    /// The name of the object to write, such as `AuthPolicy shop/zz-mtls-strict`.
+    pub fn object_name(&self) -> String {
+        match self {
+            Self::Namespace(namespace) => format!("AuthPolicy {namespace}/{POLICY}"),
+            Self::Mesh => format!("Mesh {MESH_NAME}"),
+        }
+    }
+
+    /// The command that takes the flip back. `earlier`: the mode of the Mesh before it.
+    pub fn undo(&self, earlier: MeshMode) -> String {
         match self {
             Self::Namespace(namespace) => {
                 format!("kubectl delete authpolicy -n {namespace} {POLICY}")
             }
             Self::Mesh => format!(
-                "kubectl patch mesh {MESH_NAME} --type merge -p '{{\"spec\":{{\"mode\":\"Permissive\"}}}}'"
+                "kubectl patch mesh {MESH_NAME} --type merge -p '{{\"spec\":{{\"mode\":\"{earlier:?}\"}}}}'"
             ),
         }
     }
@@ -103,11 +112,17 @@ impl Target {
     /// The namespaces with workloads that the flip is about.
     ///
     /// # Errors
-    /// There are none, or the flip would not be in force.
+    /// The namespace has no pod with a sidecar, the flip would not be in force, or it would also enforce the policies of mode Observe.
     pub fn namespaces(&self, before: &Outcome, after: &Compiled) -> Result<BTreeSet<String>> {
         match self {
             Self::Namespace(namespace) => {
                 before.require_pods(namespace)?;
+                let mut pods = before.world.pods().values();
+                ensure!(
+                    pods.any(|pod| pod.proxied() && *pod.template.namespace == **namespace),
+                    "namespace {namespace} is not in the mesh: no pod has a sidecar, so its ports accept plain text in every mode; \
+                     label it {INJECT_LABEL}=enabled and restart its pods first"
+                );
                 ensure!(
                     after.mesh().mode != MeshMode::Observe,
                     "Mesh {MESH_NAME} has mode Observe, in which every port accepts plain text; set spec.mode to Permissive first"
@@ -119,6 +134,11 @@ impl Target {
                 Ok(BTreeSet::from([namespace.clone()]))
             }
             Self::Mesh => {
+                ensure!(
+                    before.compiled.mesh().mode != MeshMode::Observe,
+                    "Mesh {MESH_NAME} is not Permissive: it has mode Observe, and Strict would also enforce every policy; set spec.mode to \
+                     Permissive first"
+                );
                 let pods = before.world.pods().values();
                 let meshed = pods.filter(|pod| pod.alive && pod.template.meshed);
                 Ok(meshed
@@ -128,11 +148,17 @@ impl Target {
         }
     }
 
-    /// Writes the object by server-side apply, or has the API server check that.
+    /// Writes the object by server-side apply, or has the API server check that. `undo`: the command that takes it back.
     ///
     /// # Errors
-    /// The API server refuses it, or another field manager has the field.
-    pub async fn write(&self, client: &Client, dry_run: bool, force: bool) -> Result<Written> {
+    /// The API server refuses it, another field manager has the field, or there is no answer: then it may be written.
+    pub async fn write(
+        &self,
+        client: &Client,
+        dry_run: bool,
+        force: bool,
+        undo: &str,
+    ) -> Result<Written> {
         let object: DynamicObject = serde_json::from_value(self.object())?;
         let what = cluster::describe(&object);
         let name = object.name_any();
@@ -155,6 +181,11 @@ impl Target {
                 "nothing was changed: {} (fix: write mode Strict where that manager has the object from, or add --force-conflicts, which takes the field over)",
                 cluster::explain(&error)
             ),
+            Err(error) if !dry_run && refusal(&error).is_none_or(|code| code >= 500) => {
+                return Err(error.context(format!(
+                    "{what} may be written, for the answer is not known; repeat the command, or take it back: {undo}"
+                )));
+            }
             other => other?,
         };
         let version = |of: &DynamicObject| (of.uid(), of.metadata.generation);
@@ -164,38 +195,49 @@ impl Target {
         })
     }
 
-    /// Waits until every sidecar that needs the object has acknowledged it. Returns those that have not.
-    ///
-    /// # Errors
-    /// The control plane refuses the object.
+    /// Waits until every sidecar that needs the object has acknowledged it. Returns those that have not. An error is a reason to look again:
+    /// the object is written, and the API server or the control plane may be away for a while.
     pub async fn in_force(
         &self,
         client: &Client,
         args: &ClusterArgs,
         generation: i64,
         longest: Duration,
-    ) -> Result<Vec<Pending>> {
+    ) -> Vec<Pending> {
+        let pending = |reason| {
+            vec![Pending {
+                proxy: self.object_name(),
+                reason,
+            }]
+        };
         if *self == Self::Mesh {
-            let awaited = Awaited::Mesh { generation };
-            return Ok(wait(args, awaited, longest).await?.pending);
+            let look = wait(args, Awaited::Mesh { generation }, longest).await;
+            return look.map_or_else(|error| pending(cluster::explain(&error)), |of| of.pending);
         }
-        let object: DynamicObject = serde_json::from_value(self.object())?;
-        let what = cluster::describe(&object);
-        let api = cluster::api_of(client, &object)?;
         let until = Instant::now() + longest;
         loop {
-            let found = cluster::call(&format!("get {what}"), api.get(&object.name_any())).await?;
-            let Err(reason) = programmed(&found, generation)? else {
-                return Ok(Vec::new());
+            let reason = match self.look(client, generation).await {
+                Ok(Ok(())) => return Vec::new(),
+                Ok(Err(reason)) => reason,
+                Err(error) => cluster::explain(&error),
             };
             if Instant::now() + POLL >= until {
-                return Ok(vec![Pending {
-                    proxy: what,
-                    reason,
-                }]);
+                return pending(reason);
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Whether a generation of the written object is acknowledged; the inner error is the reason why not.
+    ///
+    /// # Errors
+    /// The object cannot be read, or the control plane refuses it.
+    async fn look(&self, client: &Client, generation: i64) -> Result<Result<(), String>> {
+        let object: DynamicObject = serde_json::from_value(self.object())?;
+        let api = cluster::api_of(client, &object)?;
+        let doing = format!("get {}", self.object_name());
+        let found = cluster::call(&doing, api.get(&object.name_any())).await?;
+        programmed(&found, generation)
     }
 }
 
@@ -230,6 +272,8 @@ fn programmed(object: &DynamicObject, generation: i64) -> Result<Result<(), Stri
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+    use axum::{Json, Router};
     use heddle_policy_compiler::Severity;
 
     use super::*;
@@ -267,6 +311,47 @@ mod tests {
         let refused = policy(&json!([condition("Accepted", "False", 2)]));
         let error = programmed(&refused, 2).unwrap_err().to_string();
         assert!(error.contains("is not accepted: 1 of 2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_error_after_the_write_is_pending() {
+        let refused = json!({"apiVersion": heddle_crds::API_VERSION, "kind": "AuthPolicy",
+            "metadata": {"name": POLICY, "namespace": "shop"},
+            "status": {"conditions": [condition("Accepted", "False", 2)]}});
+        let away = json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure",
+            "message": "etcd is away", "reason": "InternalError", "code": 500});
+        for (code, body, expected) in [
+            (StatusCode::OK, refused, "is not accepted: 1 of 2"),
+            (StatusCode::INTERNAL_SERVER_ERROR, away, "etcd is away"),
+        ] {
+            let answer = move || async move { (code, Json(body)) };
+            let client = Client::new(Router::new().fallback(answer), "default");
+            let args = ClusterArgs { context: None };
+            let target = Target::Namespace("shop".to_owned());
+            let pending = target.in_force(&client, &args, 2, Duration::ZERO).await;
+            let [of] = &*pending else {
+                panic!("{pending:?}");
+            };
+            assert_eq!(of.proxy, "AuthPolicy shop/zz-mtls-strict");
+            assert!(of.reason.ends_with(expected), "{}", of.reason);
+        }
+    }
+
+    #[test]
+    fn the_command_that_takes_a_flip_back_restores_the_earlier_mode() {
+        for mode in [MeshMode::Permissive, MeshMode::Strict] {
+            let undo = Target::Mesh.undo(mode);
+            let patch = json!({"spec": {"mode": mode}}).to_string();
+            assert!(undo.ends_with(&format!(" -p '{patch}'")), "{undo}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_an_object_is_that_of_the_object() {
+        for target in [Target::Namespace("shop".to_owned()), Target::Mesh] {
+            let object: DynamicObject = serde_json::from_value(target.object()).unwrap();
+            assert_eq!(target.object_name(), cluster::describe(&object));
+        }
     }
 
     #[test]

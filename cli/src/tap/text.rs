@@ -184,7 +184,6 @@ pub fn printed(of: &crate::hostile::Hostile) -> String {
                 reporter: reporter.into(),
                 ..request.clone()
             },
-            ..TapLine::default()
         })
     });
     lines.join("\n")

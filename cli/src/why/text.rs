@@ -436,9 +436,7 @@ pub fn stop(stopped: &Stopped) -> String {
             "status 400 of the caller's sidecar: the port carries HTTP, and TLS is not HTTP"
                 .to_owned()
         }
-        Stopped::Connect => {
-            "status 404 of the caller's sidecar: no route of hosts outside takes CONNECT".to_owned()
-        }
+        Stopped::Connect => "status 404 of the caller's sidecar: no route takes CONNECT".to_owned(),
         Stopped::UnknownMethod => {
             "status 400 of the caller's sidecar: over HTTP/1 it reads only methods of RFCs"
                 .to_owned()

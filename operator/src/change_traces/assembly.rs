@@ -49,17 +49,39 @@ impl Trace {
     }
 }
 
+/// An event that is in no trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// A change, for [`MAX_OPEN`] others go on.
+    Change,
+    /// An acknowledgment of a change without an open trace.
+    Acknowledgment,
+}
+
+impl Lost {
+    /// The label of the counter.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Change => "lost",
+            Self::Acknowledgment => "acknowledgment_lost",
+        }
+    }
+}
+
 /// The changes that go on, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Assembly(VecDeque<Trace>);
 
 impl Assembly {
-    /// Takes an event. Returns whether there was room for it. Events of changes that are over have none to go to, and are none.
-    pub(super) fn take(&mut self, event: Event) -> bool {
+    /// Takes an event. A status without an open trace is none of a traced change, and no loss.
+    ///
+    /// # Errors
+    /// The event is in no trace.
+    pub(super) fn take(&mut self, event: Event) -> Result<(), Lost> {
         match event {
             Event::Published(change) => {
                 if self.0.len() >= MAX_OPEN {
-                    return false;
+                    return Err(Lost::Change);
                 }
                 self.0.push_back(Trace {
                     last: change.published,
@@ -72,21 +94,21 @@ impl Assembly {
             Event::Acknowledged { proxy, view } => {
                 // The views of a change have its time.
                 let mut open = self.0.iter_mut();
-                if let Some(trace) = open.find(|trace| trace.change.seen == view.since) {
-                    trace.proxies += 1;
-                    trace.last = trace.last.max(view.acknowledged);
-                    if trace.acknowledged.len() < MAX_ACKNOWLEDGED {
-                        trace.acknowledged.push(Step {
-                            name: proxy.to_string(),
-                            from: view.begun,
-                            to: view.acknowledged,
-                        });
-                    }
+                let trace = open.find(|trace| trace.change.seen == view.since);
+                let trace = trace.ok_or(Lost::Acknowledgment)?;
+                trace.proxies += 1;
+                trace.last = trace.last.max(view.acknowledged);
+                if trace.acknowledged.len() < MAX_ACKNOWLEDGED {
+                    trace.acknowledged.push(Step {
+                        name: proxy.to_string(),
+                        from: view.begun,
+                        to: view.acknowledged,
+                    });
                 }
             }
             Event::Written { object, at } => self.written(&object, at),
         }
-        true
+        Ok(())
     }
 
     /// The status of an object belongs to the newest change of the object.
@@ -162,7 +184,6 @@ mod tests {
             published(2, second, "reviews"),
             acknowledged(start, 500),
             acknowledged(second, 6),
-            acknowledged(second + Duration::from_secs(1), 6),
             Event::Written {
                 object: split("reviews"),
                 at: second + Duration::from_millis(7),
@@ -172,8 +193,10 @@ mod tests {
                 at: second,
             },
         ] {
-            assert!(all.take(event));
+            assert_eq!(all.take(event), Ok(()));
         }
+        let later = acknowledged(second + Duration::from_secs(1), 6);
+        assert_eq!(all.take(later), Err(Lost::Acknowledgment));
         assert!(all.due(start + Duration::from_secs(5)).is_empty());
         let first = all.due(start + Duration::from_millis(5_500));
         assert_eq!(first.len(), 1);
@@ -189,9 +212,9 @@ mod tests {
     #[test]
     fn a_trace_is_bounded_and_ends_without_quiet() {
         let (start, mut all) = (Instant::now(), Assembly::default());
-        assert!(all.take(published(1, start, "reviews")));
+        assert_eq!(all.take(published(1, start, "reviews")), Ok(()));
         for second in 0..300 {
-            assert!(all.take(acknowledged(start, second * 1_000)));
+            assert_eq!(all.take(acknowledged(start, second * 1_000)), Ok(()));
         }
         assert!(all.due(start + Duration::from_secs(59)).is_empty());
         let trace = all.due(start + Duration::from_secs(61)).remove(0);
@@ -204,8 +227,10 @@ mod tests {
     #[test]
     fn changes_beyond_the_bound_have_no_trace() {
         let (start, mut all) = (Instant::now(), Assembly::default());
-        let taken = (0..100).filter(|n| all.take(published(*n, start, "reviews")));
+        let taken = (0..100).filter(|n| all.take(published(*n, start, "reviews")).is_ok());
         assert_eq!(taken.count(), MAX_OPEN);
+        let further = all.take(published(100, start, "reviews"));
+        assert_eq!(further, Err(Lost::Change));
         assert_eq!(all.end().len(), MAX_OPEN);
     }
 }

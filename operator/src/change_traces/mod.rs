@@ -20,7 +20,7 @@ use tonic::transport::Endpoint;
 
 use crate::metrics::{Metrics, Outcome};
 use crate::tasks::Ended;
-use assembly::Assembly;
+use assembly::{Assembly, Lost};
 use export::Exporter;
 
 /// Events that wait for the task.
@@ -126,6 +126,8 @@ impl ChangeTraces {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = Ended> + Send + 'static) {
+        // The series begins at zero, so that its first event has a rate.
+        count(&metrics, Lost::Acknowledgment.reason(), 0);
         let (queue, events) = mpsc::channel(QUEUE);
         let exporter = Exporter::new(endpoint.0, pod);
         let task = run(events, exporter, Arc::clone(&metrics), stop);
@@ -161,6 +163,24 @@ fn count(metrics: &Metrics, reason: &'static str, by: usize) {
     counter.inc_by(u64::try_from(by).unwrap_or(u64::MAX));
 }
 
+/// Takes an event, and counts it if it is in no trace.
+fn take(assembly: &mut Assembly, event: Event, metrics: &Metrics) {
+    if let Err(lost) = assembly.take(event) {
+        count(metrics, lost.reason(), 1);
+    }
+}
+
+/// Takes the events that wait, as many as the queue holds at most. They may have waited for an export, and a trace that looks quiet
+/// without them is not.
+fn take_waiting(events: &mut mpsc::Receiver<Event>, assembly: &mut Assembly, metrics: &Metrics) {
+    for _ in 0..QUEUE {
+        let Ok(event) = events.try_recv() else {
+            return;
+        };
+        take(assembly, event, metrics);
+    }
+}
+
 async fn run(
     mut events: mpsc::Receiver<Event>,
     mut exporter: Exporter,
@@ -172,15 +192,15 @@ async fn run(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let stopped = tokio::select! {
+            biased;
             () = stop.cancelled() => true,
             Some(event) = events.recv() => {
-                if !assembly.take(event) {
-                    count(&metrics, "lost", 1);
-                }
+                take(&mut assembly, event, &metrics);
                 continue;
             }
             _ = ticks.tick() => false,
         };
+        take_waiting(&mut events, &mut assembly, &metrics);
         let traces = if stopped {
             assembly.end()
         } else {
@@ -199,7 +219,47 @@ async fn run(
 
 #[cfg(test)]
 mod tests {
+    use heddle_policy_compiler::ObjectKind;
+
     use super::*;
+
+    #[test]
+    fn a_trace_is_not_quiet_while_its_events_wait() {
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let (metrics, mut assembly) = (Metrics::default(), Assembly::default());
+        let (queue, mut events) = mpsc::channel(QUEUE);
+        let acknowledged = |since| Event::Acknowledged {
+            proxy: SubscriberId::from("shop/cart-1"),
+            view: Converged {
+                since,
+                begun: start,
+                acknowledged: later(8),
+            },
+        };
+        let change = Change {
+            revision: 1,
+            objects: vec![ObjectRef::new(ObjectKind::TrafficSplit, "shop", "reviews")],
+            count: 1,
+            seen: start,
+            begun: start,
+            compiled: start,
+            published: start,
+        };
+        for event in [
+            Event::Published(change),
+            acknowledged(start),
+            acknowledged(later(1)),
+        ] {
+            queue.try_send(event).unwrap();
+        }
+        take_waiting(&mut events, &mut assembly, &metrics);
+        assert!(assembly.due(later(10)).is_empty());
+        assert_eq!(assembly.due(later(13))[0].proxies, 1);
+        let reason = Lost::Acknowledgment.reason();
+        let lost = metrics.change_traces.get_or_create(&Outcome { reason });
+        assert_eq!(lost.get(), 1);
+    }
 
     #[test]
     fn an_endpoint_has_a_host_and_a_port() {

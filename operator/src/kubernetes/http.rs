@@ -80,12 +80,14 @@ pub(super) fn admin(admin: Arc<Admin>) -> Router {
 }
 
 async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let Some(right) = Endpoint::right_of(request.uri().path()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let caller = match Caller::of(&request) {
         Ok(caller) => caller,
         Err(answer) => return *answer,
     };
-    match refusal(&admin, &caller, &Right::Path(path)).await {
+    match refusal(&admin, &caller, &Right::Path(right.to_owned())).await {
         None => next.run(request).await,
         Some(refusal) => refusal,
     }

@@ -9,7 +9,6 @@ use super::{
     DenyPaths, HeaderPattern, HeaderValuePattern, PathPattern, PortAuthz, Rule, RuleAction, Source,
     header, spelling,
 };
-use crate::traffic::unrouted::CONNECT;
 use crate::world::SpiffeId;
 
 /// A request, or a connection when `http` is None.
@@ -30,18 +29,13 @@ pub struct Request {
 pub struct HttpRequest {
     /// The method.
     pub method: String,
-    /// Path with query. That of CONNECT, which has none, counts for nothing.
+    /// Path with query.
     pub path: String,
     /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
 }
 
 impl HttpRequest {
-    /// The path with its query. CONNECT has none.
-    pub(super) fn sent_path(&self) -> Option<&str> {
-        (self.method != CONNECT).then_some(&*self.path)
-    }
-
     /// All lines of a header, joined by commas, as Envoy's matchers read them; `None` if there is none.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         // One header in Envoy, under the names of HTTP/1 and HTTP/2.
@@ -143,7 +137,7 @@ fn to(rule: &Rule, bounds: &Bounds, http: Option<&HttpRequest>) -> bool {
         RuleAction::Allow => **method == *http.method,
     };
     (operation.methods.is_empty() || operation.methods.iter().any(method))
-        && (operation.paths.is_empty() || on_path(rule, bounds.paths, http.sent_path()))
+        && (operation.paths.is_empty() || on_path(rule, bounds.paths, &http.path))
         && match (bounds.beyond, rule.action) {
             (true, action) => action == RuleAction::Deny,
             (false, action) => {
@@ -169,18 +163,11 @@ fn is_plain(path: &str) -> bool {
     expression.is_some_and(|expression| expression.is_match(path.as_bytes()))
 }
 
-/// A request without a path has none that an Allow rule could name. Deny rules on every path match it.
-fn on_path(rule: &Rule, denied: DenyPaths, path: Option<&str>) -> bool {
-    let denied_always = || rule.to.paths.iter().any(spelling::is_every_path);
-    let Some(path) = path else {
-        let beyond = denied != DenyPaths::Spelled;
-        return rule.action == RuleAction::Deny && (beyond || denied_always());
-    };
+fn on_path(rule: &Rule, denied: DenyPaths, path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let ignore_case = rule.to.ignore_case;
     let mut patterns = rule.to.paths.iter();
     match (rule.action, denied) {
-        (RuleAction::Deny, _) if denied_always() => true,
         (RuleAction::Deny, DenyPaths::Spelled) => {
             is_ambiguous(path)
                 || patterns.any(|pattern| whole(&spelling::denied(pattern, ignore_case), path))

@@ -83,12 +83,6 @@ pub(crate) fn denied(pattern: &PathPattern, ignore_case: bool) -> String {
     expression
 }
 
-/// Whether the pattern of a Deny rule is every path.
-pub(crate) fn is_every_path(pattern: &PathPattern) -> bool {
-    let (segments, open) = segments(pattern);
-    open && segments == [""]
-}
-
 /// The path of a Deny rule as [`PLAIN`] paths spell it; `None` if none of them does.
 pub(crate) fn plain(pattern: &PathPattern) -> Option<(String, bool)> {
     let (segments, open) = segments(pattern);

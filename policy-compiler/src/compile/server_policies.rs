@@ -46,7 +46,9 @@ pub(crate) fn server_policies(
         });
         for reference in references.iter().filter(|of| of.protocol == Protocol::Http) {
             let target = Target::Service(reference.service.name.clone());
-            let attached = || policies.attached(&target);
+            // Never a policy of another namespace: that one is for its own callers.
+            let own = &*reference.service.name.namespace;
+            let attached = || policies.of_namespace(&target, own).into_iter();
             if let Some((object, limits)) = attached().find_map(|of| of.rate_limits(reference.port))
             {
                 let kept = |of: &&RateLimit| of.shared.is_none() || counts.is_some();

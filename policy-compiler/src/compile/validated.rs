@@ -87,7 +87,7 @@ impl<A: PartialEq> OfKind<A> {
     }
 
     /// The attachment of the policies of a namespace to a target.
-    fn of_namespace(&self, target: &Target, namespace: &str) -> Option<&A> {
+    pub(crate) fn of_namespace(&self, target: &Target, namespace: &str) -> Option<&A> {
         let attached = self.targets.get(target)?.get(namespace)?;
         Some(attached)
     }

@@ -22,7 +22,7 @@ use super::tracing::restore_id;
 use super::wire::envoy::config::route::v3 as route;
 use super::wire::envoy::extensions::filters::network::http_connection_manager::v3;
 use super::{ads, any, duration, number, rbac, regex, seconds, truth, unreached};
-use crate::traffic::unrouted::{CONNECT, UPGRADES};
+use crate::traffic::unrouted::UPGRADES;
 
 /// The filter that authorizes callers; routes bring its decisions.
 pub(crate) const AUTHZ_FILTER: &str = "authz";
@@ -131,7 +131,7 @@ pub(crate) fn connection_manager(
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         forward_client_cert_details: forward.into(),
         set_current_client_cert_details: details,
-        upgrade_configs: upgrades(side),
+        upgrade_configs: upgrades(),
         access_log: reporting.of_requests(),
         local_reply_config: matches!(side, Side::Server(_)).then(unreached::mark),
         ..Default::default()
@@ -141,18 +141,14 @@ pub(crate) fn connection_manager(
     filter("http", any(&manager))
 }
 
-/// The protocols that requests may change to. CONNECT goes on as CONNECT: where there is no route for it the answer is 404. Hosts outside are
-/// chosen by the authority, which in CONNECT names another host.
-fn upgrades(side: Side) -> Vec<v3::http_connection_manager::UpgradeConfig> {
-    let connect = match side {
-        Side::Client | Side::Server(_) => Some(CONNECT),
-        Side::External(_) => None,
-    };
+/// The protocols that requests may change to. CONNECT is none of them: Envoy takes any answer of 2xx for an open tunnel, and an application that
+/// answers so without a tunnel would read further requests in it, which no policy has judged.
+fn upgrades() -> Vec<v3::http_connection_manager::UpgradeConfig> {
     let upgrade = |protocol: &str| v3::http_connection_manager::UpgradeConfig {
         upgrade_type: protocol.to_owned(),
         ..Default::default()
     };
-    UPGRADES.into_iter().chain(connect).map(upgrade).collect()
+    UPGRADES.into_iter().map(upgrade).collect()
 }
 
 /// An expression for all protocols that begin otherwise than each of [`UPGRADES`]: it is in every listener, so it is short, and the first two
@@ -328,14 +324,6 @@ mod tests {
             "h2c", "HTTP/2.0", "TLS/1.0", "tcp", "TCP", "irc/6.9", "derp",
         ] {
             assert!(ignored.is_match(protocol), "{protocol}");
-        }
-        for side in [
-            Side::Client,
-            Side::Server(Duration::ZERO),
-            Side::External(""),
-        ] {
-            let known = upgrades(side).len() - UPGRADES.len();
-            assert_eq!(known, usize::from(!matches!(side, Side::External(_))));
         }
     }
 }

@@ -3,7 +3,6 @@
 pub(crate) mod access_log;
 mod chain_matcher;
 pub(crate) mod cluster;
-mod connect;
 mod cors;
 pub(crate) mod endpoint;
 pub(crate) mod external;

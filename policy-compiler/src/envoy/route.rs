@@ -17,12 +17,11 @@ use super::retries::{self, Part, UNSENT};
 use super::unreached::UNREACHED;
 use super::wire::envoy::config::route::v3;
 use super::{
-    connect, cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac,
-    rewrite, seconds, shared_limits, shares, unreached,
+    cors, duration, endpoint, faults, fraction, hash, overload, rate_limits, rbac, rewrite,
+    seconds, shared_limits, shares, unreached,
 };
 use crate::authz::PortAuthz;
 use crate::authz::header::names as spellings;
-use crate::traffic::unrouted::CONNECT;
 use crate::traffic::{
     Action, Forward, HeaderPolicy, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
@@ -48,15 +47,11 @@ pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     };
     let host = |host: &VirtualHost| {
         let entries = host.entries.iter();
-        let connects_only = |of: &&RouteEntry| of.matcher.method.as_deref() == Some(CONNECT);
-        let requests = entries.clone().filter(|of| !connects_only(of));
-        let requests = requests.flat_map(|of| with_slots(of, routes(table, of)));
-        // No request matches both kinds of routes.
-        let connects = entries.flat_map(|of| with_slots(of, tunnel(table, of)));
+        let requests = entries.flat_map(|of| with_slots(of, routes(table, of)));
         v3::VirtualHost {
             name: host_name(host),
             domains: host.domains.iter().map(domain).collect(),
-            routes: requests.chain(connects).collect(),
+            routes: requests.collect(),
             ..Default::default()
         }
     };
@@ -143,17 +138,6 @@ fn routes(table: &RouteTable, entry: &RouteEntry) -> Vec<RouteAndSession> {
         })
     });
     routes.collect()
-}
-
-/// The route of an entry for CONNECT, if it takes any: that of its last part, for CONNECT is not idempotent.
-fn tunnel(table: &RouteTable, entry: &RouteEntry) -> Vec<RouteAndSession> {
-    let of_entry = |entry: RouteEntry| {
-        let part = parts(&entry).last()?;
-        let session = shares::session_of_route(table, &entry.rule);
-        Some((connect::tunnel(route(table, &entry, *part)), session))
-    };
-    let of_connect = connect::entry(entry).and_then(of_entry);
-    of_connect.into_iter().collect()
 }
 
 /// A route, and the filter of sessions that it needs.
@@ -304,7 +288,7 @@ fn one_host(name: &str, route: v3::Route) -> v3::RouteConfiguration {
     let host = v3::VirtualHost {
         name: "all".to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![route.clone(), connect::route(route)],
+        routes: vec![route],
         ..Default::default()
     };
     v3::RouteConfiguration {
@@ -405,8 +389,7 @@ pub(crate) fn inbound(
         action,
         ..Default::default()
     };
-    routes.extend([last.clone(), connect::route(last)]);
-    // Those of the whole configuration, so that both kinds of requests have the same buckets.
+    routes.push(last);
     let mut policies = authz_config(authz);
     policies.extend(slots);
     configuration(name, routes, policies)

@@ -239,13 +239,11 @@ pub(super) fn check_alternative(field: &str, alternative: &RequestMatch) -> Vec<
     if let Some(path) = &alternative.path {
         problems.extend(check_path(&format!("{field}.path"), path));
     }
-    if alternative.method.as_deref() == Some(unrouted::CONNECT)
-        && !matcher(alternative).takes_connect()
-    {
-        let message = "a request with method CONNECT has no path";
-        let fix = "remove the path, or the alternative";
+    if alternative.method.as_deref() == Some(unrouted::CONNECT) {
+        let message = "sidecars answer CONNECT with status 404 before they ask rules";
+        let fix = "remove the alternative";
         problems.push(ValidationError::invalid(
-            format!("{field}.path"),
+            format!("{field}.method"),
             message,
             fix,
         ));

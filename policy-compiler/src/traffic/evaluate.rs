@@ -14,7 +14,6 @@ use super::matcher::{
 use super::rate_limits::RateLimit;
 use super::rule::{Action, Backend, RouteRule, WeightedBackend};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
-use super::unrouted::CONNECT;
 
 /// The parts of a request that matchers look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,24 +22,10 @@ pub struct Request {
     pub host: String,
     /// The method, in the case in which it is sent.
     pub method: String,
-    /// The path with its query. That of CONNECT, which has none, counts for nothing.
+    /// The path with its query.
     pub path: String,
     /// One entry a line, with names in lower case.
     pub headers: Vec<(String, String)>,
-}
-
-impl Request {
-    fn is_connect(&self) -> bool {
-        self.method == CONNECT
-    }
-
-    /// The path with its query; empty if it has none.
-    fn sent_path(&self) -> &str {
-        match self.is_connect() {
-            true => "",
-            false => &self.path,
-        }
-    }
 }
 
 /// The entry of a route table that decides about a request.
@@ -171,8 +156,7 @@ impl<'t> Decision<'t> {
             if let Some(host) = &forward.rewrite.host {
                 request.host = host.to_string();
             }
-            let path = forward.rewrite.path.as_ref();
-            if let Some(path) = path.filter(|_| !request.is_connect()) {
+            if let Some(path) = &forward.rewrite.path {
                 request.path = rewritten(path, &self.entry.matcher.path, &request.path);
             }
         }
@@ -276,10 +260,8 @@ impl RateLimit {
 #[must_use]
 pub fn evaluate<'t>(table: &'t RouteTable, request: &Request) -> Option<Decision<'t>> {
     let host = host(table, &request.host)?;
-    let taken = |entry: &&RouteEntry| {
-        matches(&entry.matcher, request) && (!request.is_connect() || entry.takes_connect())
-    };
-    let entry = host.entries.iter().find(taken)?;
+    let matches = |entry: &&RouteEntry| matches(&entry.matcher, request);
+    let entry = host.entries.iter().find(matches)?;
     Some(Decision { entry, table })
 }
 
@@ -300,8 +282,7 @@ pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
     let method = matcher.method.as_ref();
     // Requests have no server name of their own.
     matcher.server_name.is_none()
-        && (!request.is_connect() || matcher.takes_connect())
-        && on_path(&matcher.path, request.sent_path())
+        && on_path(&matcher.path, &request.path)
         && method.is_none_or(|method| **method == *request.method)
         && matcher
             .headers
@@ -314,7 +295,7 @@ pub(super) fn matches(matcher: &RequestMatcher, request: &Request) -> bool {
         && matcher
             .query
             .iter()
-            .all(|query| on_query(query, request.sent_path()))
+            .all(|query| on_query(query, &request.path))
 }
 
 fn on_path(matcher: &PathMatcher, sent: &str) -> bool {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::server_name::ServerName;
-use super::unrouted::CONNECT;
 
 /// One alternative of a rule: all of it must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,13 +32,6 @@ impl RequestMatcher {
             && self.headers.is_empty()
             && self.cookies.is_empty()
             && self.query.is_empty()
-    }
-
-    /// Whether some CONNECT matches. CONNECT has no path.
-    #[must_use]
-    pub fn takes_connect(&self) -> bool {
-        let method = self.method.as_deref();
-        self.path == PathMatcher::Any && method.is_none_or(|method| method == CONNECT)
     }
 
     /// Its headers, cookies and query parameters by name.

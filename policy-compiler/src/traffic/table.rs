@@ -155,13 +155,6 @@ impl RouteEntry {
         }
     }
 
-    /// Whether it takes some CONNECT. A redirect takes none: it has no path to lead to.
-    #[must_use]
-    pub fn takes_connect(&self) -> bool {
-        let answered = matches!(self.rule.action, Action::Redirect(_));
-        self.matcher.takes_connect() && !answered
-    }
-
     /// The entries of users that have a cookie with their place, in the order of the backends that have weight. They come before this one.
     #[must_use]
     pub fn known_users(&self) -> Vec<Self> {

@@ -1,5 +1,5 @@
 //! The part of requests that no rule sees: headers that Envoy removes, and methods that it answers, before it routes.
-//! And the requests for another protocol: tunnels and upgrades.
+//! And the requests for another protocol: upgrades, and tunnels, which no route takes.
 
 /// Headers that Envoy removes from every request: commands to Envoy, and those about one connection.
 const REMOVED: [&str; 19] = [
@@ -62,7 +62,7 @@ pub(crate) const METHODS: [&str; 34] = [
     "UNSUBSCRIBE",
 ];
 
-/// The method of tunnels. Its target is a host and a port, without a path: a matcher of paths matches none of its requests.
+/// The method of tunnels: no route takes it.
 pub(crate) const CONNECT: &str = "CONNECT";
 
 /// The protocols of `Upgrade` that are passed on, in lower case. After the server has agreed, the sidecars judge no byte, so a protocol that

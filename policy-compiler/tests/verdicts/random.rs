@@ -191,7 +191,7 @@ fn rule(random: &mut Random) -> RuleSpec {
         );
     }
     if methods {
-        rule.methods = random.some(2, &["GET", "DELETE", "PURGE", "X-MOVE", "CONNECT"]);
+        rule.methods = random.some(2, &["GET", "DELETE", "PURGE", "X-MOVE"]);
     }
     if paths {
         let most = if random.chance(15) { 9 } else { 3 };
@@ -249,21 +249,13 @@ fn request(random: &mut Random, rules: &[RuleSpec]) -> Http {
     let mut headers = lines(random, rules, version2);
     // Envoy joins the lines of this header and drops an empty one. Then neither the policy nor the application sees it.
     headers.retain(|(name, value)| name != "user-agent" || !value.trim().is_empty());
-    let mut http = Http {
+    Http {
         version2,
         method: method.to_owned(),
         path,
         host: random.pick(&hosts).to_owned(),
         headers,
-    };
-    if random.chance(12) {
-        // The path stays, for the evaluator must not look at it. A target is a host and a port.
-        http.method = "CONNECT".to_owned();
-        http.host = random
-            .pick(&["web.shop:80", "gold:1", "web:443"])
-            .to_owned();
     }
-    http
 }
 
 const INSERTED: [&str; 14] = [

@@ -70,11 +70,9 @@ fn bytes(at: &str) -> Result<Answer> {
 
 fn version1(at: &str, http: &Http, kept: &mut Option<TcpStream>) -> Result<Option<Answer>> {
     let mut stream = kept.take().map_or_else(|| connect(at), Ok)?;
-    let connects = http.method == "CONNECT";
-    let target = if connects { &http.host } else { &http.path };
     let mut text = format!(
-        "{} {target} HTTP/1.1\r\nhost: {}\r\n",
-        http.method, http.host
+        "{} {} HTTP/1.1\r\nhost: {}\r\n",
+        http.method, http.path, http.host
     );
     for (name, value) in &http.headers {
         text += &format!("{name}: {value}\r\n");
@@ -93,8 +91,7 @@ fn version1(at: &str, http: &Http, kept: &mut Option<TcpStream>) -> Result<Optio
                 .and_then(|l| l.parse().ok())
                 .unwrap_or(0);
             if body.len() >= length {
-                // After a CONNECT the connection is a tunnel.
-                if field("connection") != Some("close") && !connects {
+                if field("connection") != Some("close") {
                     *kept = Some(stream);
                 }
                 return Ok(Some(match head.split(' ').nth(1) {
@@ -149,10 +146,12 @@ fn literal(block: &mut Vec<u8>, text: &str) {
 }
 
 fn version2(at: &str, http: &Http) -> Result<Answer> {
-    let mut pseudo = vec![(":method", &*http.method), (":authority", &*http.host)];
-    if http.method != "CONNECT" {
-        pseudo.extend([(":scheme", "http"), (":path", &*http.path)]);
-    }
+    let pseudo = [
+        (":method", &*http.method),
+        (":scheme", "http"),
+        (":authority", &*http.host),
+        (":path", &*http.path),
+    ];
     let fields = http.headers.iter().map(|(name, value)| (&**name, &**value));
     let mut block = Vec::new();
     for (name, value) in pseudo.into_iter().chain(fields) {

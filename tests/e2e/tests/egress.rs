@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use heddle_e2e::{Echo, Load, Namespace, Report, Settings, eventually};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -114,6 +114,9 @@ spec:
 fn certificate(host: &str) -> Result<(String, String, String)> {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Of another name than the host's certificate, which would count as self-signed.
+    let names = &mut authority.distinguished_name;
+    names.push(DnType::CommonName, "authority of the test");
     let key = KeyPair::generate()?;
     let own = authority.self_signed(&key)?.pem();
     let issuer = Issuer::new(authority, key);
@@ -204,6 +207,8 @@ fn hosts_outside_are_reached_by_name_only_where_an_object_names_them() -> Result
         "secure",
         json!({"hosts": [secure, stolen], "ports": [{"port": 8081, "protocol": "HTTP", "tls": tls}]}),
     )?;
+    let last = load(&client.ns, &["-last"]).run(&format!("http://{secure}:8081/"))?;
+    assert_eq!(last.status("200"), 20, "{last:?}");
     let report = client.http(&format!("{secure}:8081"))?;
     assert_eq!(report.status("200"), 20, "{report:?}");
     assert_eq!(report.version("v1"), 20, "{report:?}");

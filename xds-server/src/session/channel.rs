@@ -163,6 +163,12 @@ impl Channel {
         )
     }
 
+    /// The resources that the client holds in another version than that of the view, or not in the view at all.
+    pub fn outdated(&self) -> impl Iterator<Item = (&Name, Holding<'_>)> {
+        let held = self.held.iter();
+        held.map(|(name, held)| (name, Holding::from(held)))
+    }
+
     /// Whether the client holds the resource at this very version.
     pub fn holds(&self, resource: &Resource) -> bool {
         self.holding(&resource.key.name)

@@ -36,8 +36,9 @@ impl Session {
         if self.flavor != Flavor::Delta || !endpoints.current(name).is_some_and(|of| of.empty) {
             return false;
         }
-        let some = endpoints.holding(name).is_some_and(|held| {
-            // Unknown endpoints of a client that has reconnected count as some.
+        // Unknown endpoints of a client that has reconnected count as some, whether it has reported them yet or not.
+        let unreported = self.resyncing && !endpoints.opened;
+        let some = endpoints.holding(name).map_or(unreported, |held| {
             !held.gone && held.resource.is_none_or(|resource| !resource.empty)
         });
         let clusters = self.channels.get(ResourceKind::Cluster);
@@ -62,15 +63,24 @@ impl Session {
         let leads = |required: &ResourceKey| {
             required.kind == ResourceKind::Endpoints && required.name == *name
         };
-        routes.holdings().filter_map(move |(route, held)| {
+        // Those in sync have no newer version.
+        routes.outdated().filter_map(move |(route, held)| {
             let current = routes.current(route)?;
             let rejection = routes.rejected.get(route);
-            let comes = !routes.in_sync(route)
-                && rejection.is_none_or(|rejection| rejection.version != current.version);
-            let leads = held
-                .resource
-                .is_none_or(|resource| resource.requires.iter().any(leads));
-            (comes && leads).then_some(current)
+            let comes = rejection.is_none_or(|rejection| rejection.version != current.version);
+            let leads = || {
+                let required = held.resource.map(|resource| &resource.requires);
+                required.is_none_or(|requires| requires.iter().any(leads))
+            };
+            (comes && leads()).then_some(current)
         })
+    }
+
+    /// A route that a resource waits for, because it leads to the cluster that loses its endpoints.
+    pub(super) fn awaited_route(&self, key: &ResourceKey) -> Option<ResourceKey> {
+        if !self.waits_for_routes(key.kind, &key.name) {
+            return None;
+        }
+        Some(self.routes_to(&key.name).next()?.key.clone())
     }
 }

@@ -222,8 +222,14 @@ impl Session {
             return if warm { again() } else { SendDecision::Idle };
         }
         if later(self, kind, name) {
-            // The cluster of the endpoints that the client has was sent again.
-            return if warm { again() } else { SendDecision::Wait };
+            if !warm {
+                return SendDecision::Wait;
+            }
+            // The cluster of the endpoints that the client has was sent again, and waits for endpoints: for the last ones, or, if these are
+            // unknown, for those of the view.
+            if let Some(last) = holding.and_then(|holding| holding.resource.cloned()) {
+                return SendDecision::Send(last);
+            }
         }
         match self.waits_for(resource) {
             Some(_) => SendDecision::Wait,
@@ -283,7 +289,11 @@ impl Session {
         ResourceKind::ALL
             .into_iter()
             .flat_map(lacking)
-            .filter_map(|r| Some((r.key.clone(), self.waits_for(r)?.clone())))
+            .filter_map(|r| {
+                let required = self.waits_for(r).cloned();
+                let awaited = required.or_else(|| self.awaited_route(&r.key))?;
+                Some((r.key.clone(), awaited))
+            })
             .collect()
     }
 }

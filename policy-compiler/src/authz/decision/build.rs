@@ -174,29 +174,21 @@ fn allowed_header(pattern: &HeaderPattern) -> Vec<Condition> {
     conditions
 }
 
-/// Whether the path decides. A Deny rule on every path is one without paths, for CONNECT has none.
-fn on_some_paths(entry: &Entry, to: &Operation) -> bool {
-    let every = || !entry.verdict.allow && to.paths.iter().any(spelling::is_every_path);
-    !to.paths.is_empty() && !every()
-}
-
-/// The entries of the rules on some paths or of the other rules, as if they had no paths.
+/// The entries of the rules with paths or of those without, as if they had none.
 fn on_any_path(entries: &[(Entry, &Operation)], paths: bool) -> Vec<Entry> {
     let entries = entries.iter();
     entries
-        .filter(|(entry, to)| on_some_paths(entry, to) == paths)
+        .filter(|(_, to)| to.paths.is_empty() != paths)
         .map(|(entry, _)| entry.clone())
         .collect()
 }
 
-/// The entries of rules on some paths, each with a condition on its path; the others are left out.
+/// The entries of rules with paths, each with a condition on its path; those without are left out.
 fn with_condition(
     entries: &[(Entry, &Operation)],
     condition: impl Fn(&Operation) -> Option<Condition>,
 ) -> Vec<Entry> {
-    let entries = entries
-        .iter()
-        .filter(|(entry, to)| on_some_paths(entry, to));
+    let entries = entries.iter().filter(|(_, to)| !to.paths.is_empty());
     let with = |(entry, to): &(Entry, &Operation)| {
         let mut entry = entry.clone();
         entry.conditions.push(condition(to)?);
@@ -205,7 +197,7 @@ fn with_condition(
     entries.filter_map(with).collect()
 }
 
-/// The entries of rules on some paths, each with its paths as they are spelled plainly.
+/// The entries of rules with paths, each with its paths as they are spelled plainly.
 fn with_literals(
     entries: &[(Entry, &Operation)],
     literal: impl Fn(&Operation, &PathPattern) -> Option<Literal>,
@@ -213,7 +205,7 @@ fn with_literals(
     let with = |(entry, to): &(Entry, &Operation)| {
         let mut entry = entry.clone();
         entry.paths = to.paths.iter().filter_map(|p| literal(to, p)).collect();
-        (on_some_paths(&entry, to) && !entry.paths.is_empty()).then_some(entry)
+        (!entry.paths.is_empty()).then_some(entry)
     };
     entries.iter().filter_map(with).collect()
 }

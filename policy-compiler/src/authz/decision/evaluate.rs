@@ -54,7 +54,7 @@ fn text(input: &Input, request: &Request) -> Option<String> {
     let http = request.http.as_ref()?;
     match input {
         Input::Method => Some(http.method.clone()),
-        Input::Path => http.sent_path().map(str::to_owned),
+        Input::Path => Some(http.path.clone()),
         Input::Header(name) => http.header(name),
     }
 }

@@ -283,7 +283,7 @@ pub enum Stopped {
     UnknownRefused,
     /// The port carries HTTP, and TLS of the application is not HTTP.
     NotHttp,
-    /// CONNECT on a port with HTTP of hosts outside: status 404.
+    /// CONNECT: status 404.
     Connect,
     /// A method that Envoy does not read over HTTP/1: status 400.
     UnknownMethod,

@@ -313,9 +313,7 @@ fn outside(
     explanation.listener = captured.map(|_| external_listener(host.port.get()));
     arriving.protocol = Protocol::Http;
     let reads = captured.filter(|_| !arriving.tls);
-    let connects = arriving.request.method == unrouted::CONNECT;
-    let refused = reads.filter(|_| connects).map(|_| Stopped::Connect);
-    explanation.stopped = refused.or_else(|| not_routed(reads, &arriving));
+    explanation.stopped = not_routed(reads, &arriving);
     let policy = host.policy.as_ref().filter(|_| captured.is_some());
     explanation.rule = policy.map(|policy| rule_of_host(host, policy, &arriving));
 }
@@ -347,6 +345,7 @@ fn not_routed(proxy: Option<&Proxy>, arriving: &Arriving<'_>) -> Option<Stopped>
     match &*arriving.request.method {
         // TLS of the application is not HTTP.
         _ if arriving.tls => Some(Stopped::NotHttp),
+        unrouted::CONNECT => Some(Stopped::Connect),
         method => (!unrouted::is_method(method)).then_some(Stopped::UnknownMethod),
     }
 }
@@ -422,10 +421,7 @@ fn deciding(
         policy: rule.policy.clone(),
         headers: rule.headers.clone(),
         faults: Vec::new(),
-        mirrors: match method {
-            Some(unrouted::CONNECT) => Vec::new(),
-            Some(_) | None => rule.mirrors().to_vec(),
-        },
+        mirrors: rule.mirrors().to_vec(),
         sticky: None,
         session: None,
         objects: rule.origins.clone(),

@@ -81,8 +81,8 @@ impl Rule {
         all.filter_map(move |of| backends::resolve(policy, of, routed).err())
     }
 
-    /// The backends that should get a share of the rule and have no ready endpoint, for a status. `field`: the field of the rule. A backend that is
-    /// alone has nothing to give away.
+    /// The backends with a share of the rule that goes to its other backends, because they have no ready endpoint; for a status. `field`: the field
+    /// of the rule.
     pub(super) fn held<S>(
         &self,
         policy: &Candidate<'_, S>,
@@ -104,13 +104,13 @@ impl Rule {
         let is_ready =
             |(_, name, port): &(_, NamespacedName, Port)| policy.lookup.is_ready(name, *port);
         let (ready, waiting): (Vec<_>, Vec<_>) = services.partition(is_ready);
-        let effect = match ready.is_empty() {
-            true => "is in force all the same, for no backend of the rule has one",
-            false => "goes to the other backends",
-        };
+        // No weight is held where no backend could take it.
+        if ready.is_empty() {
+            return Vec::new();
+        }
         let texts = waiting.into_iter().map(|(of, name, port)| {
             let weight = of.weight;
-            format!("{field}: {name}:{port} has no ready endpoint, so its weight {weight} of {sum} {effect}")
+            format!("{field}: {name}:{port} has no ready endpoint, so its weight {weight} of {sum} goes to the other backends")
         });
         texts.collect()
     }

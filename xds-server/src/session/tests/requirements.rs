@@ -270,6 +270,29 @@ const RULES: &[(&str, &str)] = &[
         < C#3 -a",
     ),
     (
+        "after a reconnect, a cluster that warms gets its endpoints, also if they are empty and routes lead to it",
+        "
+        view C:a=2 E:a=2 L:l=1<R:r R:r=1<C:a,E:a
+        > C sub=* has=a:1
+        < C#1 a=2
+        view C:a=3 E:a=none L:l=1<R:r R:r=2<C:a,E:a
+        > E sub=a has=a:1@1
+        < E#2 a=none@2",
+    ),
+    (
+        "after a reconnect, a cluster that loses its endpoints waits for the routes that lead to it",
+        "
+        view C:a=2 E:a=none L:l=1<R:r R:r=2
+        > C sub=* has=a:1
+        > E sub=a has=a:1@1
+        > L sub=* has=l:1
+        > R sub=r has=r:1
+        < R#1 r=2
+        > R nonce=1
+        < C#2 a=2
+        < E#3 a=none@2",
+    ),
+    (
         "a route that comes back before the client gave it up is sent again",
         "
         view R:r=1

@@ -1,10 +1,11 @@
 //! `matches` of a rule of a route.
 
+use std::sync::Arc;
+
 use gateway_api::experimental::httproutes as api;
 
 use crate::kinds::routes::matches::{check_path, check_regex};
 use crate::kinds::routes::{self, Notes};
-use crate::traffic::unrouted::CONNECT;
 use crate::traffic::{PathMatcher, QueryMatcher, RequestMatcher};
 
 /// Reads an alternative.
@@ -15,18 +16,9 @@ pub(super) fn matcher(
 ) -> RequestMatcher {
     let path = of.path.as_ref();
     let path = path.map_or(PathMatcher::Any, |of| path_matcher(field, of, notes));
-    let method = of.method.as_ref().map(method);
-    if method == Some(CONNECT) && path != PathMatcher::Any {
-        let message = "a request with method CONNECT has no path";
-        notes.unsupported(
-            format!("{field}.path"),
-            message,
-            "remove the path or the match",
-        );
-    }
     RequestMatcher {
         path,
-        method: method.map(Into::into),
+        method: of.method.as_ref().and_then(|of| method(field, of, notes)),
         headers: routes::matches::headers(field, of.headers.as_ref(), notes),
         query: query(field, of, notes),
         ..RequestMatcher::default()
@@ -61,9 +53,13 @@ fn path_matcher(
     }
 }
 
-const fn method(of: &api::HttpRouteRulesMatchesMethod) -> &'static str {
+fn method(
+    field: &str,
+    of: &api::HttpRouteRulesMatchesMethod,
+    notes: &mut Notes,
+) -> Option<Arc<str>> {
     use api::HttpRouteRulesMatchesMethod as Method;
-    match of {
+    let name = match of {
         Method::Get => "GET",
         Method::Head => "HEAD",
         Method::Post => "POST",
@@ -72,8 +68,13 @@ const fn method(of: &api::HttpRouteRulesMatchesMethod) -> &'static str {
         Method::Options => "OPTIONS",
         Method::Trace => "TRACE",
         Method::Patch => "PATCH",
-        Method::Connect => CONNECT,
-    }
+        Method::Connect => {
+            let message = "sidecars answer every CONNECT with 404";
+            notes.unsupported(format!("{field}.method"), message, "remove the match");
+            return None;
+        }
+    };
+    Some(name.into())
 }
 
 fn query(field: &str, of: &api::HttpRouteRulesMatches, notes: &mut Notes) -> Vec<QueryMatcher> {

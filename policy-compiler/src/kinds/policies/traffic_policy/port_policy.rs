@@ -62,7 +62,7 @@ pub(crate) struct DeclaredPolicy {
 pub(crate) struct Resent<'a> {
     /// Whether a retry of a rule's own causes it.
     pub(crate) by_rule: bool,
-    /// The policies of routes and rules that say it.
+    /// The policies of routes and rules that cause it.
     pub(crate) policies: BTreeSet<&'a ObjectRef>,
 }
 
@@ -177,7 +177,9 @@ impl<'a> PortPolicy<'a> {
     /// `TrafficPolicy` sets none of them.
     pub(crate) fn retry_budget(&self, resent: Option<&Resent<'_>>) -> Option<RetryBudget> {
         let by_rule = resent.is_some_and(|resent| resent.by_rule);
-        let named = self.groups.named_budget().filter(|_| !by_rule);
+        let by_policies = resent.is_some_and(|resent| !resent.policies.is_empty());
+        let named = self.groups.named_budget();
+        let named = named.filter(|_| !by_rule || by_policies);
         let backend = self.backend.map(|(_, budget)| budget);
         let resends = resent.is_some() || self.groups.resends();
         named
