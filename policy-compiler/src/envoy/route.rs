@@ -38,22 +38,19 @@ const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 pub(crate) fn outbound(table: &RouteTable) -> v3::RouteConfiguration {
     let common = common_policy(table);
     let in_route = common.is_none();
-    let with_slots = |entry: &RouteEntry, mut routes: Vec<RouteAndSession>| {
+    let routes = |entry: &RouteEntry| {
+        let mut routes = routes(table, entry);
         for (route, session) in &mut routes {
             let policy = in_route.then_some(&entry.rule.policy);
             route.typed_per_filter_config = slot(policy, session.take());
         }
         routes.into_iter().map(|(route, _)| route)
     };
-    let host = |host: &VirtualHost| {
-        let entries = host.entries.iter();
-        let requests = entries.flat_map(|of| with_slots(of, routes(table, of)));
-        v3::VirtualHost {
-            name: host_name(host),
-            domains: host.domains.iter().map(domain).collect(),
-            routes: requests.collect(),
-            ..Default::default()
-        }
+    let host = |host: &VirtualHost| v3::VirtualHost {
+        name: host_name(host),
+        domains: host.domains.iter().map(domain).collect(),
+        routes: host.entries.iter().flat_map(&routes).collect(),
+        ..Default::default()
     };
     v3::RouteConfiguration {
         name: table.name.to_string(),
@@ -356,43 +353,41 @@ pub(crate) fn inbound(
         let retries = retries::in_place(SERVER_RETRIES);
         Some(v3::route::Action::Route(action(cluster, retries)))
     };
-    let slots = match others {
-        Others::Judged(_, policy) => of_server(policy),
-        Others::Refused => BTreeMap::new(),
-    };
-    let probe = |probe: &ProbeRoute| {
-        let mut filters = authz_config(rbac::off());
-        // A pod must not die because it is busy.
-        filters.extend(slots.keys().map(|slot| (slot.clone(), rbac::off())));
-        v3::Route {
-            name: PROBE_ROUTE.to_owned(),
-            r#match: Some(exactly(probe)),
-            action: forward(),
-            typed_per_filter_config: filters,
-            ..Default::default()
-        }
+    let probe = |probe: &ProbeRoute| v3::Route {
+        name: PROBE_ROUTE.to_owned(),
+        r#match: Some(exactly(probe)),
+        action: forward(),
+        typed_per_filter_config: authz_config(rbac::off()),
+        ..Default::default()
     };
     let mut routes: Vec<v3::Route> = probes.iter().map(probe).collect();
-    let (name_of_rest, action, authz) = match others {
-        Others::Judged(authz, policy) => (policy.route_name(), forward(), rbac::per_route(authz)),
+    let (last, authz) = match others {
+        Others::Judged(authz, policy) => (
+            v3::Route {
+                name: policy.route_name(),
+                action: forward(),
+                // Not for probes: a pod must not die because it is busy.
+                typed_per_filter_config: of_server(policy),
+                ..Default::default()
+            },
+            rbac::per_route(authz),
+        ),
         Others::Refused => (
-            "all".to_owned(),
-            Some(v3::route::Action::DirectResponse(rejection(
-                "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
-            ))),
+            v3::Route {
+                name: "all".to_owned(),
+                action: Some(v3::route::Action::DirectResponse(rejection(
+                    "heddle: only mTLS is accepted here, and the kubelet's probes and lifecycle hooks\n",
+                ))),
+                ..Default::default()
+            },
             rbac::off(),
         ),
     };
-    let last = v3::Route {
+    routes.push(v3::Route {
         r#match: Some(everything()),
-        name: name_of_rest,
-        action,
-        ..Default::default()
-    };
-    routes.push(last);
-    let mut policies = authz_config(authz);
-    policies.extend(slots);
-    configuration(name, routes, policies)
+        ..last
+    });
+    configuration(name, routes, authz_config(authz))
 }
 
 /// The sidecar's own metrics, for the readers that the policies name.
