@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
@@ -101,7 +102,13 @@ impl Admin {
 
     async fn stats(&self, filter: &str) -> Result<Vec<(String, u64)>> {
         let (status, text) = self
-            .ask(Method::GET, &format!("/stats?filter={}", encoded(filter)))
+            .ask(
+                Method::GET,
+                &format!(
+                    "/stats?filter={}",
+                    utf8_percent_encode(filter, NON_ALPHANUMERIC)
+                ),
+            )
             .await?;
         if status != StatusCode::OK {
             bail!("Envoy answers {status} to the request for its figures");
@@ -119,8 +126,8 @@ impl Admin {
     /// # Errors
     /// When Envoy does not answer with all of them; some lines may have been given.
     pub(crate) async fn golden(&self, each: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
-        let filter =
-            encoded(r"^(heddle_(request_duration_ms|tcp_)|server\.stats_overflow\.histogram$)");
+        let filter = r"^(heddle_(request_duration_ms|tcp_)|server\.stats_overflow\.histogram$)";
+        let filter = utf8_percent_encode(filter, NON_ALPHANUMERIC);
         self.metrics(&format!("usedonly&filter={filter}"), each)
             .await
     }
@@ -258,19 +265,6 @@ fn inbound(stats: &[(String, u64)]) -> Inbound {
     }
     found.bytes = found.bytes.saturating_sub(of_http);
     found
-}
-
-/// All but letters and digits, which is more than needed and never wrong.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() {
-                char::from(b).to_string()
-            } else {
-                format!("%{b:02X}")
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::harness::{Fixture, Process};
@@ -131,7 +132,10 @@ impl Prometheus {
     /// # Errors
     /// The answer, if it is an error.
     pub fn query(&self, query: &str) -> Result<Vec<Value>, String> {
-        let answer = self.get(&format!("query?query={}", encoded(query)));
+        let answer = self.get(&format!(
+            "query?query={}",
+            utf8_percent_encode(query, NON_ALPHANUMERIC)
+        ));
         let answer = answer.map_err(|error| error.to_string())?;
         if answer["status"] != "success" {
             return Err(answer.to_string());
@@ -164,15 +168,4 @@ impl Prometheus {
         let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
         Ok(serde_json::from_str(body)?)
     }
-}
-
-/// A text as a part of a URL.
-fn encoded(text: &str) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric();
-    text.bytes()
-        .map(|byte| match plain(&byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
-        })
-        .collect()
 }

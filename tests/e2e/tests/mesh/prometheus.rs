@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use heddle_e2e::{Echo, Kubectl, Load, Namespace, Settings, eventually};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -188,7 +189,7 @@ fn queries_of_other_tools_have_data(ns: &Namespace) -> Result<()> {
 fn has_data(ns: &Namespace, query: &str) -> Result<bool> {
     let url = format!(
         "http://127.0.0.1:9090/api/v1/query?query={}",
-        encoded(query)
+        utf8_percent_encode(query, NON_ALPHANUMERIC)
     );
     let answer = ns
         .kubectl
@@ -197,17 +198,6 @@ fn has_data(ns: &Namespace, query: &str) -> Result<bool> {
     let values = answer.pointer("/data/result").and_then(Value::as_array);
     let mut values = values.into_iter().flatten();
     Ok(values.any(|one| one.pointer("/value/1").is_some_and(|value| value != "NaN")))
-}
-
-/// A text as a part of a URL.
-fn encoded(text: &str) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric();
-    text.bytes()
-        .map(|byte| match plain(&byte) {
-            true => char::from(byte).to_string(),
-            false => format!("%{byte:02X}"),
-        })
-        .collect()
 }
 
 /// Prometheus evaluates every rule without an error, and has data for the metrics of the server's sidecar that queries may name.
