@@ -41,8 +41,7 @@ pub fn against(reports: &[Report], flows: &Flows) -> Vec<String> {
             flows.window_seconds
         ));
     }
-    let losses = &flows.losses;
-    if losses.by_agents > 0 || losses.evicted > 0 || losses.refused > 0 {
+    if flows.losses.is_some() {
         reasons.push(
             "some traffic was not reported, or found no room, since the start of the control plane, so callers may be missing (`heddle edges` has the counts)"
                 .to_owned(),

@@ -280,8 +280,7 @@ fn notes(world: &World, flows: &Flows, namespace: &str) -> Vec<String> {
             flows.window_seconds
         ));
     }
-    let losses = &flows.losses;
-    if losses.by_agents > 0 || losses.evicted > 0 || losses.refused > 0 {
+    if flows.losses.is_some() {
         notes.push("some traffic was not reported, or found no room, since the start of the control plane: callers may be missing (`heddle edges` has the counts)".to_owned());
     }
     let pods = world.pods().values().filter(|pod| pod.alive);

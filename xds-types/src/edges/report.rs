@@ -38,6 +38,14 @@ pub struct Losses {
     pub refused: u64,
 }
 
+impl Losses {
+    /// Whether traffic may be missing in the answer.
+    #[must_use]
+    pub const fn is_some(&self) -> bool {
+        self.by_agents > 0 || self.evicted > 0 || self.refused > 0
+    }
+}
+
 /// The traffic of one edge, as the sidecars of one workload see it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
