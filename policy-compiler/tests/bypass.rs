@@ -7,7 +7,7 @@ mod harness;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
-use harness::{Seen, compiled, files, folder, is_input, read, views};
+use harness::{Seen, compiled, views};
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::authz::{Request, evaluate};
 use heddle_policy_compiler::traffic::RuleId;
@@ -61,38 +61,28 @@ fn bytes(compiled: &Compiled) -> BTreeMap<String, Vec<String>> {
 #[test]
 fn no_listener_differs_by_it_whatever_the_policies() -> Result<()> {
     let mut count = 0;
-    for kind in ["auth_policy", "traffic_policy", "tcp_route"] {
-        for file in files(&folder().join("ok").join(kind))? {
-            if !is_input(&file) {
-                continue;
-            }
-            let mut objects = harness::base()?;
-            let (own, _) = read(&file)?;
-            objects.extend(own.into_iter().filter(|object| match object {
-                KubeObject::Declared(declared) => declared.object.kind != ObjectKind::Mesh,
-                _ => true,
-            }));
-            let compile = |bypassed| {
-                let own = [mesh("Permissive", bypassed)];
-                compile(&harness::world(objects.iter().cloned().chain(own)).0)
-            };
-            let (before, during) = (compile(""), compile("{namespace: shop}"));
-            // Where a policy refuses plain text, the listener gets chains for it.
-            let closed = closed(&before);
-            let during = views(&during);
-            for (pod, before) in views(&before) {
-                let during = &during[&pod].resources;
-                let gone = before.resources.iter().filter(|(key, resource)| {
-                    key.kind == ResourceKind::Listener
-                        && !(closed.contains(&pod) && key.name.starts_with("inbound"))
-                        && !denies(resource)
-                        && during.get(key).map(|of| &of.version) != Some(&resource.version)
-                });
-                let gone: Vec<_> = gone.map(|(key, _)| key).collect();
-                ensure!(gone.is_empty(), "{}: {pod}: {gone:#?}", file.display());
-            }
-            count += 1;
+    let kinds = ["auth_policy", "traffic_policy", "tcp_route"];
+    for (file, objects) in harness::cases_without_mesh(&kinds)? {
+        let compile = |bypassed| {
+            let own = [mesh("Permissive", bypassed)];
+            compile(&harness::world(objects.iter().cloned().chain(own)).0)
+        };
+        let (before, during) = (compile(""), compile("{namespace: shop}"));
+        // Where a policy refuses plain text, the listener gets chains for it.
+        let closed = closed(&before);
+        let during = views(&during);
+        for (pod, before) in views(&before) {
+            let during = &during[&pod].resources;
+            let gone = before.resources.iter().filter(|(key, resource)| {
+                key.kind == ResourceKind::Listener
+                    && !(closed.contains(&pod) && key.name.starts_with("inbound"))
+                    && !denies(resource)
+                    && during.get(key).map(|of| &of.version) != Some(&resource.version)
+            });
+            let gone: Vec<_> = gone.map(|(key, _)| key).collect();
+            ensure!(gone.is_empty(), "{}: {pod}: {gone:#?}", file.display());
         }
+        count += 1;
     }
     ensure!(count > 15, "{count} cases");
     Ok(())

@@ -4,7 +4,6 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::running::{Trust, http, request, serve, start, status};
+use harness::running::{Trust, http, request, serve, start_as_is, status};
 
 /// A client and a server; the client's calls have a timeout of 1 s.
 const WORLD: &str = "
@@ -128,17 +127,7 @@ fn headers_that_command_envoy_command_no_sidecar() -> Result<()> {
     );
     let count = Arc::default();
     serve("127.87.0.3:8001".to_owned(), application(&count))?;
-    let none = BTreeSet::new();
-    let run = |pod, admin| {
-        start(
-            &compiled,
-            (pod, &none),
-            &trust,
-            folder.path(),
-            admin,
-            |_| (),
-        )
-    };
+    let run = |pod, admin| start_as_is(&compiled, pod, &trust, folder.path(), admin);
     let admins = ["127.87.0.8:9901", "127.87.0.9:9901"];
     let (_server, _client) = (run("api", admins[0])?, run("client", admins[1])?);
     for forwarded in FORWARDED {

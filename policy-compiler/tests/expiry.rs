@@ -13,7 +13,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, http, serve, start, status};
+use harness::running::{Trust, connect, http, serve, start, start_as_is, status};
 use harness::tls;
 use heddle_policy_compiler::Compiled;
 use heddle_policy_compiler::world::SpiffeId;
@@ -135,15 +135,7 @@ fn an_expired_certificate_gets_in_by_no_session() -> Result<()> {
     for port in [HTTP, TCP] {
         serve(format!("127.80.0.3:{port}"), application)?;
     }
-    let none = BTreeSet::new();
-    let _server = start(
-        &compiled,
-        ("api", &none),
-        &trust,
-        folder.path(),
-        "127.80.0.8:9901",
-        |_| (),
-    )?;
+    let _server = start_as_is(&compiled, "api", &trust, folder.path(), "127.80.0.8:9901")?;
 
     let until = SystemTime::now() + LIFETIME;
     let id = SpiffeId::new("cluster.local", "shop", "client");

@@ -11,7 +11,6 @@ mod harness;
 #[path = "odd_requests/message.rs"]
 mod message;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -21,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cases::Case;
-use harness::running::{Trust, connect, serve, start};
+use harness::running::{Trust, connect, serve, start_as_is};
 use message::{Message, Reader, Without};
 
 const PORT: u16 = 8001;
@@ -166,17 +165,8 @@ fn odd_requests_and_answers_are_the_same_with_and_without_a_mesh() -> Result<()>
         Trust::new()?,
         tempfile::tempdir()?,
     );
-    let (none, application) = (BTreeSet::new(), Application::start()?);
-    let start = |pod, admin| {
-        start(
-            &compiled,
-            (pod, &none),
-            &trust,
-            folder.path(),
-            admin,
-            |_| (),
-        )
-    };
+    let application = Application::start()?;
+    let start = |pod, admin| start_as_is(&compiled, pod, &trust, folder.path(), admin);
     let _server = start("api", "127.113.0.8:9901")?;
     let _client = start("client", "127.113.0.9:9901")?;
     let cases = cases::all();

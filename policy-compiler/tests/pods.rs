@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use harness::running::{Trust, connect, http, serve, start, status};
+use harness::running::{Trust, connect, http, serve, start, start_as_is, status};
 use heddle_policy_compiler::{Compiled, World, compile, ingest};
 use serde_json::Value;
 
@@ -70,7 +70,6 @@ fn a_pod_that_was_called_and_no_other_answers() -> Result<()> {
     let compiled = compiled();
     let folder = tempfile::tempdir()?;
     let trust = Trust::new()?;
-    let none = BTreeSet::new();
     let mut envoys = Vec::new();
     for (index, (name, _, app)) in PODS.into_iter().enumerate() {
         serve(format!("{app}:{HTTP}"), move |stream| page(stream, name))?;
@@ -80,14 +79,7 @@ fn a_pod_that_was_called_and_no_other_answers() -> Result<()> {
             let _ = stream.read(&mut [0; 64]);
         })?;
         let admin = format!("127.78.3.{index}:9901");
-        envoys.push(start(
-            &compiled,
-            (name, &none),
-            &trust,
-            folder.path(),
-            &admin,
-            |_| (),
-        )?);
+        envoys.push(start_as_is(&compiled, name, &trust, folder.path(), &admin)?);
     }
     let addresses = PODS
         .iter()

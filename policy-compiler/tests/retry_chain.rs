@@ -5,7 +5,6 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use harness::chain::{HTTP, WORKLOADS, workload};
-use harness::running::{Envoy, Trust, connect, request, serve, start, status};
+use harness::running::{Envoy, Trust, connect, request, serve, start_as_is, status};
 use harness::shop;
 
 const NET: &str = "127.115";
@@ -45,17 +44,10 @@ impl Chain {
         }
         let (compiled, trust) = (harness::compiled(&world), Trust::new()?);
         ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
-        let (folder, none) = (tempfile::tempdir()?, BTreeSet::new());
+        let folder = tempfile::tempdir()?;
         let start = |(index, name): (usize, &str)| {
             let admin = format!("{NET}.{index}.9:9901");
-            start(
-                &compiled,
-                (name, &none),
-                &trust,
-                folder.path(),
-                &admin,
-                |_| (),
-            )
+            start_as_is(&compiled, name, &trust, folder.path(), &admin)
         };
         let envoys: Result<Vec<Envoy>> = WORKLOADS.into_iter().enumerate().map(start).collect();
         Ok(Self {

@@ -7,11 +7,11 @@ mod harness;
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use harness::{Seen, files, folder, is_input, read, views};
+use harness::{Seen, views};
 use heddle_crds::MtlsMode;
 use heddle_policy_compiler::world::Port;
 use heddle_policy_compiler::{
-    Compiled, KubeObject, ObjectKind, Resource, ResourceKey, ResourceKind, compile, ingest,
+    Compiled, KubeObject, Resource, ResourceKey, ResourceKind, compile, ingest,
 };
 use serde_json::Value;
 
@@ -83,36 +83,26 @@ fn differs_only_for_plain_text(before: &Compiled, after: &Compiled) -> Result<us
 #[test]
 fn a_flip_changes_nothing_that_callers_with_a_sidecar_use() -> Result<()> {
     let mut count = 0;
-    for kind in [
+    let kinds = [
         "auth_policy",
         "traffic_policy",
         "traffic_split",
         "tcp_route",
         "http_route",
-    ] {
-        for file in files(&folder().join("ok").join(kind))? {
-            if !is_input(&file) {
-                continue;
-            }
-            let mut objects = harness::base()?;
-            let (own, _) = read(&file)?;
-            objects.extend(own.into_iter().filter(|object| match object {
-                KubeObject::Declared(declared) => declared.object.kind != ObjectKind::Mesh,
-                _ => true,
-            }));
-            let of = |own: Vec<KubeObject>| {
-                let all = objects.iter().cloned().chain(own);
-                compile(&harness::world(all).0)
-            };
-            let before = of(vec![mesh("Permissive")]);
-            for after in [
-                of(vec![mesh("Strict")]),
-                of(vec![mesh("Permissive"), one(SHOP)]),
-            ] {
-                let flipped = differs_only_for_plain_text(&before, &after);
-                let flipped = flipped.map_err(|error| error.context(file.display().to_string()))?;
-                count += flipped;
-            }
+    ];
+    for (file, objects) in harness::cases_without_mesh(&kinds)? {
+        let of = |own: Vec<KubeObject>| {
+            let all = objects.iter().cloned().chain(own);
+            compile(&harness::world(all).0)
+        };
+        let before = of(vec![mesh("Permissive")]);
+        for after in [
+            of(vec![mesh("Strict")]),
+            of(vec![mesh("Permissive"), one(SHOP)]),
+        ] {
+            let flipped = differs_only_for_plain_text(&before, &after);
+            let flipped = flipped.map_err(|error| error.context(file.display().to_string()))?;
+            count += flipped;
         }
     }
     ensure!(count > 50, "{count} listeners");

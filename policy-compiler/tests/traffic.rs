@@ -4,13 +4,12 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, echo, http, mirror, serve, start, status};
+use harness::running::{Trust, connect, echo, http, mirror, serve, start_as_is, status};
 use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{
@@ -122,7 +121,6 @@ fn envoy_answers_as_the_evaluator_says() -> Result<()> {
     let compiled = compiled()?;
     let folder = tempfile::tempdir()?;
     let trust = Trust::new()?;
-    let none = BTreeSet::new();
     for port in (8001..).take(POLICIES.len()).chain([UNDECLARED]) {
         serve(format!("127.77.0.3:{port}"), mirror)?;
     }
@@ -130,21 +128,13 @@ fn envoy_answers_as_the_evaluator_says() -> Result<()> {
     for host in [3, 7] {
         serve(format!("127.77.0.{host}:{MIXED}"), mirror)?;
     }
-    let _server = start(
+    let _server = start_as_is(&compiled, "api", &trust, folder.path(), "127.77.0.8:9901")?;
+    let _client = start_as_is(
         &compiled,
-        ("api", &none),
-        &trust,
-        folder.path(),
-        "127.77.0.8:9901",
-        |_| (),
-    )?;
-    let _client = start(
-        &compiled,
-        ("client", &none),
+        "client",
         &trust,
         folder.path(),
         "127.77.0.9:9901",
-        |_| (),
     )?;
 
     transparent()?;

@@ -4,13 +4,12 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use anyhow::{Context, Result, ensure};
-use harness::running::{Trust, connect, echo, http, mirror_as, serve, start, status};
+use harness::running::{Trust, connect, echo, http, mirror_as, serve, start_as_is, status};
 use heddle_policy_compiler::Compiled;
 
 /// Of a service that declares no protocol.
@@ -136,27 +135,18 @@ fn requests_and_bytes_pass_as_they_were_sent() -> Result<()> {
         Trust::new()?,
         tempfile::tempdir()?,
     );
-    let none = BTreeSet::new();
     serve(format!("127.83.0.3:{ANY}"), echo)?;
     serve(format!("127.83.0.3:{MIXED}"), both)?;
     for port in [HTTP, RULED] {
         serve(format!("127.83.0.3:{port}"), large)?;
     }
-    let _server = start(
+    let _server = start_as_is(&compiled, "api", &trust, folder.path(), "127.83.0.8:9901")?;
+    let _client = start_as_is(
         &compiled,
-        ("api", &none),
-        &trust,
-        folder.path(),
-        "127.83.0.8:9901",
-        |_| (),
-    )?;
-    let _client = start(
-        &compiled,
-        ("client", &none),
+        "client",
         &trust,
         folder.path(),
         "127.83.0.9:9901",
-        |_| (),
     )?;
     undeclared()?;
     declared()?;

@@ -4,14 +4,13 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::running::{Trust, connect, request, serve, start, status};
+use harness::running::{Trust, connect, request, serve, start_as_is, status};
 
 const WORLD: &str = include_str!("upgrades/world.yaml");
 /// The server of the client's sidecar, with and without an HTTPRoute for every path, and the server's own sidecar.
@@ -136,17 +135,7 @@ fn known_upgrades_pass_and_nothing_else_becomes_a_tunnel() -> Result<()> {
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
     let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
     serve("127.114.0.3:8001".to_owned(), application)?;
-    let none = BTreeSet::new();
-    let start = |pod, admin| {
-        start(
-            &compiled,
-            (pod, &none),
-            &trust,
-            folder.path(),
-            admin,
-            |_| (),
-        )
-    };
+    let start = |pod, admin| start_as_is(&compiled, pod, &trust, folder.path(), admin);
     let _server = start("server", "127.114.0.8:9901")?;
     let _client = start("client", "127.114.0.9:9901")?;
     for at in PLACES {

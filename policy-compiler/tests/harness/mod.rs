@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{
-    Compiled, Finding, KubeObject, PodRef, Resource, ResourceKey, ResourceKind, Scope, View, World,
-    compile, ingest, print,
+    Compiled, Finding, KubeObject, ObjectKind, PodRef, Resource, ResourceKey, ResourceKind, Scope,
+    View, World, compile, ingest, print,
 };
 use serde_json::{Value, json};
 
@@ -130,6 +130,26 @@ pub fn base() -> Result<Vec<KubeObject>> {
     let (objects, findings) = read(&folder().join("base.yaml"))?;
     ensure!(findings.is_empty(), "base.yaml: {findings:?}");
     Ok(objects)
+}
+
+/// The cases under `ok/` of some kinds, each with the objects of the base and its own, but for the `Mesh`.
+pub fn cases_without_mesh(kinds: &[&str]) -> Result<Vec<(PathBuf, Vec<KubeObject>)>> {
+    let is_mesh = |object: &KubeObject| match object {
+        KubeObject::Declared(declared) => declared.object.kind == ObjectKind::Mesh,
+        _ => false,
+    };
+    let mut cases = Vec::new();
+    for kind in kinds {
+        for file in files(&folder().join("ok").join(kind))? {
+            if is_input(&file) {
+                let mut objects = base()?;
+                let (own, _) = read(&file)?;
+                objects.extend(own.into_iter().filter(|object| !is_mesh(object)));
+                cases.push((file, objects));
+            }
+        }
+    }
+    Ok(cases)
 }
 
 /// Compiles the objects of YAML documents, all of which must be readable.

@@ -197,6 +197,24 @@ pub fn spawn(
     Ok(envoy)
 }
 
+/// Starts the sidecar of a pod that has asked for no name, with its configuration as it is.
+pub fn start_as_is(
+    compiled: &Compiled,
+    pod: &str,
+    trust: &Trust,
+    folder: &Path,
+    admin: &str,
+) -> Result<Envoy> {
+    start(
+        compiled,
+        (pod, &BTreeSet::new()),
+        trust,
+        folder,
+        admin,
+        |_| (),
+    )
+}
+
 pub fn serve(at: String, answer: impl Fn(&mut TcpStream) + Send + Clone + 'static) -> Result<()> {
     let listener = TcpListener::bind(at)?;
     std::thread::spawn(move || {
