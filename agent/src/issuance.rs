@@ -13,9 +13,6 @@ use crate::control_plane::{self, TIMEOUT};
 use crate::secrets::Publisher;
 use crate::settings::Settings;
 
-/// The longest sleep: a suspended machine or a clock that is set must not make a renewal late by more.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-
 /// The part of an answer that others may see.
 #[derive(Clone, Debug)]
 pub(crate) struct Certified {
@@ -47,12 +44,8 @@ pub(crate) async fn keep_certified(
         certified.send_replace(Some(Certified { zone }));
         plan = Some(next);
         let jitter = chance();
-        loop {
-            let wait = next.wait(SystemTime::now(), jitter);
-            if wait.is_zero() {
-                break;
-            }
-            tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
+        while let Some(sleep) = next.sleep(SystemTime::now(), jitter) {
+            tokio::time::sleep(sleep).await;
         }
     }
 }

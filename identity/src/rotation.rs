@@ -34,6 +34,8 @@ pub struct RotationPlan {
 
 /// Renewed at the latest when two thirds of life are over: a third is left for an outage of the control plane.
 const LATEST: f64 = 2.0 / 3.0;
+/// The longest sleep between two looks at the clock: on a machine that was suspended, or after the clock was set, a renewal is late by no more.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Jitter only ever renews earlier.
 const SPREAD: f64 = 0.1;
 
@@ -58,8 +60,13 @@ impl RotationPlan {
         self.issued.checked_add(wait).unwrap_or(self.expires)
     }
 
-    /// How long to wait from `now`; zero when it is due, also when the clock has jumped past the end.
-    pub fn wait(&self, now: SystemTime, jitter: Jitter) -> Duration {
+    /// The time to sleep before the next look at the clock. None: the renewal is due, also when the clock has jumped past the end.
+    pub fn sleep(&self, now: SystemTime, jitter: Jitter) -> Option<Duration> {
+        let wait = self.wait(now, jitter);
+        (!wait.is_zero()).then_some(wait.min(LONGEST_SLEEP))
+    }
+
+    fn wait(&self, now: SystemTime, jitter: Jitter) -> Duration {
         // A clock set back must not stretch the wait beyond that of the whole life.
         self.renew_at(jitter)
             .duration_since(now.max(self.issued))
@@ -92,11 +99,11 @@ mod tests {
             (at(9000), 0.0, 0),
             (t0 - Duration::from_secs(86_400), 0.0, 2000),
         ] {
-            assert_eq!(
-                plan.wait(now, Jitter::new(jitter)).as_secs(),
-                want,
-                "{now:?} {jitter}"
-            );
+            let jitter = Jitter::new(jitter);
+            assert_eq!(plan.wait(now, jitter).as_secs(), want, "{now:?} {jitter:?}");
+            // The clock may be set during the sleep.
+            let sleep = (want > 0).then_some(Duration::from_secs(60));
+            assert_eq!(plan.sleep(now, jitter), sleep, "{now:?} {jitter:?}");
         }
         assert!(!plan.expired(at(2999)) && plan.expired(at(3000)));
     }
@@ -105,6 +112,6 @@ mod tests {
     fn a_life_that_ends_before_it_begins_is_due_at_once() {
         let t0 = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         let plan = RotationPlan::new(t0, SystemTime::UNIX_EPOCH);
-        assert_eq!(plan.wait(t0, Jitter::NONE), Duration::ZERO);
+        assert_eq!(plan.sleep(t0, Jitter::NONE), None);
     }
 }

@@ -77,10 +77,11 @@ impl OwnCertificate {
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
                 .1;
-            let wait = plan.wait(SystemTime::now(), Jitter::NONE);
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
+            if let Some(sleep) = plan.sleep(SystemTime::now(), Jitter::NONE) {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(sleep) => continue,
+                }
             }
             match issue(&self.ca, &self.id, &self.ips) {
                 Ok(fresh) => {
@@ -92,7 +93,10 @@ impl OwnCertificate {
                         error = chain(&error),
                         "the control plane's own certificate could not be renewed"
                     );
-                    tokio::time::sleep(RETRY).await;
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
                 }
             }
         }

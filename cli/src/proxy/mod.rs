@@ -34,7 +34,7 @@ pub enum ProxyCommand {
                       that it should or since when it is behind, what its Envoy rejected and why, and how much it was sent. Exits with 1 \
                       if one of them is not connected, behind, or rejects something, or if a replica could not be asked.\n\n\
                       A replica is asked through the API server (the rights to `get` and `create` `pods/portforward` in heddle-system) with your own \
-                      token (the right to `get` /api/v1/proxies: ClusterRole heddle-proxy-reader). Where you have none, as with a client \
+                      token (the right to `get` /heddle/v1/proxies: ClusterRole heddle-proxy-reader). Where you have none, as with a client \
                       certificate, a token of ServiceAccount heddle-system/heddle-proxy-reader is asked for.",
         after_long_help = "Examples:\n  heddle proxy status\n  heddle proxy status shop/cart-7d9f8-x2x\n  heddle proxy status -n shop cart-7d9f8-x2x\n  heddle proxy status -o json | jq \
                            '.proxies[] | select(.inSync | not)'\n  heddle proxy status --runtime-dir /tmp/heddle-demo-1/run"

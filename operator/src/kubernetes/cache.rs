@@ -1,6 +1,6 @@
 //! The cluster by its watches: stripped objects by name. Ticks only for changes that the compiler would read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,95 +20,17 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cached::{CachedObject, Pending, State, key};
 use super::declared::{all, api, declared};
 use super::failures::{is_gone, is_unreadable, knows_no_streams, report};
-use super::kept::{Kept, kept, print};
+use super::kept::Kept;
 use super::last_good::LastGoods;
 use super::listing::{Key, Listing};
-use super::strip;
 use super::watching::{LOOK, Watching};
+use super::{NAMESPACE, strip};
 use crate::metrics::{Metrics, Watch};
 use crate::objects::{Batch, ObjectSource};
 use crate::tasks::{Ended, Tasks};
-
-/// The kept part of an object, and a fingerprint of the fields that the compiler reads: a change of other fields does not
-/// count.
-struct CachedObject {
-    print: u64,
-    kept: Kept,
-}
-
-#[derive(Default)]
-struct Watched {
-    synced: bool,
-    objects: HashMap<Key, CachedObject>,
-}
-
-fn key(object: &ObjectRef) -> Key {
-    ((*object.namespace).into(), (*object.name).into())
-}
-
-/// The changes that the compile loop has not taken yet.
-#[derive(Default)]
-struct Pending {
-    changes: BTreeMap<ObjectRef, Option<KubeObject>>,
-    since: Option<Instant>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Every kind that is watched.
-    kinds: HashMap<ObjectKind, Watched>,
-    pending: Pending,
-    findings: BTreeMap<ObjectRef, Vec<Finding>>,
-    /// When a watch last failed.
-    failed: Option<Instant>,
-}
-
-impl State {
-    fn watch(&mut self, kinds: impl Iterator<Item = ObjectKind>) {
-        self.kinds
-            .extend(kinds.map(|kind| (kind, Watched::default())));
-    }
-
-    fn complete(&self) -> bool {
-        !self.kinds.is_empty() && self.kinds.values().all(|watched| watched.synced)
-    }
-
-    /// Takes an object as it is now. Returns whether the compiler would read anything new.
-    fn apply(&mut self, reference: ObjectRef, object: KubeObject, findings: &[Finding]) -> bool {
-        let known = CachedObject {
-            print: print(&object),
-            kept: kept(&object),
-        };
-        let fresh = known.print;
-        let watched = self.kinds.get_mut(&reference.kind);
-        let before = watched.and_then(|kind| kind.objects.insert(key(&reference), known));
-        if before.is_some_and(|before| before.print == fresh) {
-            return false;
-        }
-        if findings.is_empty() {
-            self.findings.remove(&reference);
-        } else {
-            self.findings.insert(reference.clone(), findings.to_vec());
-        }
-        self.change(reference, Some(object));
-        true
-    }
-
-    fn remove(&mut self, reference: ObjectRef) {
-        if let Some(watched) = self.kinds.get_mut(&reference.kind) {
-            watched.objects.remove(&key(&reference));
-        }
-        self.findings.remove(&reference);
-        self.change(reference, None);
-    }
-
-    fn change(&mut self, reference: ObjectRef, object: Option<KubeObject>) {
-        self.pending.since.get_or_insert_with(Instant::now);
-        self.pending.changes.insert(reference, object);
-    }
-}
 
 /// The wait before an incomplete list is read again.
 const RELIST: Duration = Duration::from_secs(1);
@@ -197,7 +119,7 @@ impl Cache {
         }
     }
 
-    /// A pod's uid and service account, if the pod is alive.
+    /// A pod's uid and service account, if the pod exists.
     pub(super) fn pod(&self, pod: &PodRef) -> Option<(String, String)> {
         let key = ((*pod.namespace).into(), (*pod.name).into());
         match &self
@@ -208,9 +130,22 @@ impl Cache {
             .get(&key)?
             .kept
         {
-            Kept::Pod { uid, account } => Some((uid.to_string(), account.to_string())),
+            Kept::Pod { uid, account, .. } => Some((uid.to_string(), account.to_string())),
             Kept::Nothing | Kept::Declared(_) => None,
         }
+    }
+
+    /// Whether a pod of the control plane runs and is ready.
+    pub(super) fn is_ready(&self, replica: &str) -> bool {
+        let state = self.lock();
+        let pods = state.kinds.get(&ObjectKind::Pod);
+        let pod = pods.and_then(|pods| pods.objects.get(&(NAMESPACE.into(), replica.into())));
+        pod.is_some_and(CachedObject::is_ready)
+    }
+
+    /// Ticks when a pod of the control plane becomes ready, or ends to be.
+    pub(super) fn replicas(&self) -> watch::Receiver<u64> {
+        self.lock().replicas.subscribe()
     }
 
     /// Takes the newest past of these objects over.

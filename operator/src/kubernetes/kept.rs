@@ -5,13 +5,18 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use heddle_policy_compiler::{DeclaredObject, KubeObject};
+use k8s_openapi::api::core::v1::Pod;
 
 /// The part of an object that is needed beside the compile.
 pub(super) enum Kept {
     /// Nothing.
     Nothing,
-    /// For tokens.
-    Pod { uid: Box<str>, account: Box<str> },
+    /// For tokens, and for the reports of the other replicas.
+    Pod {
+        uid: Box<str>,
+        account: Box<str>,
+        ready: bool,
+    },
     /// For its status.
     Declared(Arc<DeclaredObject>),
 }
@@ -29,6 +34,7 @@ pub(super) fn kept(object: &KubeObject) -> Kept {
                 Some(uid) => Kept::Pod {
                     uid: uid.as_str().into(),
                     account: account.into(),
+                    ready: is_ready(pod),
                 },
                 None => Kept::Nothing,
             }
@@ -39,6 +45,16 @@ pub(super) fn kept(object: &KubeObject) -> Kept {
         | KubeObject::EndpointSlice(_)
         | KubeObject::Template(_) => Kept::Nothing,
     }
+}
+
+/// Whether a pod runs and is ready. The pod of a node that is lost keeps its phase, and is not ready.
+fn is_ready(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else {
+        return false;
+    };
+    let mut conditions = status.conditions.iter().flatten();
+    status.phase.as_deref() == Some("Running")
+        && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Hashes the fields that the compiler reads. Of a declared object these are uid, generation, spec, the reason of a

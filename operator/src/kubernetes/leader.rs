@@ -84,14 +84,16 @@ impl Election {
         let mut seen = Seen::default();
         let mut renewed: Option<Instant> = None;
         loop {
-            match self.attempt(&mut seen).await {
-                Ok(true) => renewed = Some(Instant::now()),
+            let began = Instant::now();
+            match self.within(left(renewed, began), &mut seen).await {
+                // The others count from the write, which is after this moment.
+                Ok(true) => renewed = Some(began),
                 Ok(false) => renewed = None,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "the Lease could not be renewed")
                 }
             }
-            self.tell(renewed.is_some_and(|renewed| renewed.elapsed() < DEADLINE));
+            self.tell(left(renewed, Instant::now()).is_some());
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(PERIOD) => {}
@@ -102,6 +104,18 @@ impl Election {
             self.release().await;
         }
         Ok(())
+    }
+
+    /// One attempt. Stops to lead in the middle of it when the time that is left is over.
+    async fn within(&self, left: Option<Duration>, seen: &mut Seen) -> Result<bool, CallError> {
+        let mut attempt = std::pin::pin!(self.attempt(seen));
+        if let Some(left) = left {
+            match tokio::time::timeout(left, &mut attempt).await {
+                Ok(result) => return result,
+                Err(_) => self.tell(false),
+            }
+        }
+        attempt.await
     }
 
     fn tell(&self, leads: bool) {
@@ -178,6 +192,12 @@ impl Election {
     }
 }
 
+/// The time for which a Lease that was renewed then still leads. None: it does not.
+fn left(renewed: Option<Instant>, now: Instant) -> Option<Duration> {
+    let over = now.duration_since(renewed?);
+    DEADLINE.checked_sub(over).filter(|left| !left.is_zero())
+}
+
 /// Another was faster: no failure.
 fn won<T>(result: Result<T, CallError>) -> Result<bool, CallError> {
     match result {
@@ -202,6 +222,36 @@ mod tests {
                 holder_identity: Some(holder.to_owned()),
                 ..LeaseSpec::default()
             }),
+        }
+    }
+
+    #[test]
+    fn a_lease_leads_for_less_time_than_others_wait() {
+        let start = Instant::now();
+        let at = |seconds| left(Some(start), start + Duration::from_secs(seconds));
+        assert_eq!(left(None, start), None);
+        assert_eq!(at(0), Some(DEADLINE));
+        assert_eq!(at(9), Some(Duration::from_secs(1)));
+        assert_eq!(at(10), None);
+        assert_eq!(at(11), None);
+        assert!(DEADLINE < DURATION);
+    }
+
+    /// An API server that never answers.
+    async fn silent(_: axum::extract::Request) -> axum::response::Response {
+        std::future::pending().await
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_gets_no_answer_stops_to_lead_in_time() {
+        let client = Client::new(axum::Router::new().fallback(silent), "default");
+        let election = Election::new(&client, "me".to_owned());
+        election.tell(true);
+        let (mut leads, mut seen) = (election.leads(), Seen::default());
+        let attempt = election.within(Some(Duration::from_millis(10)), &mut seen);
+        tokio::select! {
+            _ = attempt => panic!("nothing answers"),
+            changed = leads.wait_for(|leads| !leads) => assert!(changed.is_ok()),
         }
     }
 

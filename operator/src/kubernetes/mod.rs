@@ -4,6 +4,7 @@ mod audit;
 mod authorize;
 mod ca_bundle;
 mod cache;
+mod cached;
 mod claims;
 mod declared;
 mod default_mesh;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectRejection, PodRef};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectRejection};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
@@ -115,18 +115,17 @@ impl Peers {
         self.changed.subscribe()
     }
 
-    /// Returns the reports of the other replicas. The report of a replica without a pod does not count: its proxies have
-    /// moved to other replicas.
+    /// Returns the reports of the other replicas. The report of a replica does not count while its pod is not ready, as after
+    /// the loss of its node: nothing renews the report, and the proxies have moved to other replicas.
     pub(super) fn reports(&self, cache: &Cache) -> Vec<ProxyCounts> {
         self.of_others(cache, |report| report.report.clone())
     }
 
     fn of_others<T>(&self, cache: &Cache, read: impl Fn(&ReplicaReport) -> T) -> Vec<T> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = |name: &str| cache.pod(&PodRef::new(NAMESPACE, name)).is_some();
         reports
             .iter()
-            .filter(|(name, _)| **name != self.me && there(name))
+            .filter(|(name, _)| **name != self.me && cache.is_ready(name))
             .map(|(_, report)| read(report))
             .collect()
     }
@@ -138,7 +137,7 @@ impl Peers {
         withdrawals: Arc<Withdrawals>,
         stop: CancellationToken,
     ) -> Ended {
-        let mut changes = self.changes();
+        let (mut changes, mut replicas) = (self.changes(), cache.replicas());
         loop {
             changes.mark_unchanged();
             withdrawals.hear(self.of_others(&cache, |report| PeerReport {
@@ -148,8 +147,16 @@ impl Peers {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = changes.changed() => changed.map_err(|_| "the reader of the other replicas' reports is gone")?,
+                changed = replicas.changed() => {
+                    changed.map_err(|_| "the reader of pods is gone")?;
+                    self.tick();
+                }
             }
         }
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|tick| *tick += 1);
     }
 
     /// Reads the reports of the other replicas. Takes over their rejections, so that all replicas compile the same.
@@ -208,7 +215,7 @@ impl Peers {
         for rejection in received {
             rejections.reject(rejection);
         }
-        self.changed.send_modify(|tick| *tick += 1);
+        self.tick();
     }
 }
 

@@ -1,4 +1,4 @@
-//! `heddle tap` on a cluster: the rights that it takes, and the secrets that it does not show.
+//! The rights that the control plane asks of a caller on a cluster, and the secrets that `heddle tap` does not show.
 #![allow(
     missing_docs,
     clippy::indexing_slicing,
@@ -6,7 +6,6 @@
     reason = "tests may panic"
 )]
 
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -17,6 +16,10 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(120);
 const SECRET: &str = "planted-secret";
 const CONTROL_PLANE: &str = "heddle-system";
+/// The role that reads the API of the control plane.
+const READER: &str = "heddle-proxy-reader";
+/// The role of `heddle tap`.
+const TAP: &str = "heddle-tap";
 
 /// A user that reaches the control plane, and may do nothing else: an account of a namespace, by its token.
 struct User {
@@ -71,35 +74,53 @@ subjects: [{{kind: ServiceAccount, name: oncall, namespace: {namespace}}}]
         Ok(user)
     }
 
+    /// Lets the user read the API of the control plane.
+    fn read_the_control_plane(&self, ns: &Namespace) -> Result<()> {
+        let (name, account) = (self.reading(), &ns.name);
+        let role = format!("--clusterrole={READER}");
+        let account = format!("--serviceaccount={account}:oncall");
+        let args = ["create", "clusterrolebinding", &name, &role, &account];
+        Kubectl::cluster().run(&args)?;
+        Ok(())
+    }
+
+    /// The name of the binding that lets the user read.
+    fn reading(&self) -> String {
+        format!("{}-reads", self.name)
+    }
+
+    /// Runs a command of `heddle` as the user.
+    fn heddle(&self, args: &[&str]) -> Result<Output> {
+        let program = std::env::var("HEDDLE").context("HEDDLE names the command")?;
+        let mut command = Command::new(program);
+        command.args(args).env("KUBECONFIG", self.kubeconfig.path());
+        Ok(command.output()?)
+    }
+
     /// Runs `heddle tap` as the user.
     fn tap(&self, args: &[&str]) -> Result<Output> {
-        tap(self.kubeconfig.path(), args)
+        let words: Vec<&str> = ["tap"].iter().chain(args).copied().collect();
+        self.heddle(&words)
     }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        let cluster = Kubectl::cluster();
-        for (kind, namespaced) in [
-            ("rolebinding", true),
-            ("role", true),
-            ("clusterrolebinding", false),
-            ("clusterrole", false),
+        let (cluster, reading) = (Kubectl::cluster(), self.reading());
+        for (kind, name, namespaced) in [
+            ("rolebinding", &self.name, true),
+            ("role", &self.name, true),
+            ("clusterrolebinding", &self.name, false),
+            ("clusterrolebinding", &reading, false),
+            ("clusterrole", &self.name, false),
         ] {
-            let mut args = vec!["delete", kind, &*self.name, "--ignore-not-found"];
+            let mut args = vec!["delete", kind, name, "--ignore-not-found"];
             if namespaced {
                 args.extend(["-n", CONTROL_PLANE]);
             }
             let _ = cluster.output(&args);
         }
     }
-}
-
-fn tap(kubeconfig: &Path, args: &[&str]) -> Result<Output> {
-    let program = std::env::var("HEDDLE").context("HEDDLE names the command")?;
-    let mut command = Command::new(program);
-    command.arg("tap").args(args).env("KUBECONFIG", kubeconfig);
-    Ok(command.output()?)
 }
 
 fn text(output: &Output) -> String {
@@ -111,9 +132,38 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// Whether the user is refused for want of the right.
-fn is_refused(output: &Output) -> bool {
-    output.status.code() == Some(1) && text(output).contains("ClusterRole heddle-tap")
+/// Whether the user is refused for want of the right that a role holds.
+fn is_refused(output: &Output, role: &str) -> bool {
+    output.status.code() == Some(1) && text(output).contains(&format!("ClusterRole {role}"))
+}
+
+/// Kubernetes lets every account read some paths of the API server, which are none of these.
+#[test]
+fn an_account_without_a_right_reads_nothing_of_the_control_plane() -> Result<()> {
+    let ns = Namespace::meshed("rights")?;
+    let user = User::new(&ns)?;
+    let commands: [&[&str]; 3] = [
+        &["edges", "-o", "json"],
+        &["top", "-o", "json"],
+        &["proxy", "status", "-o", "json"],
+    ];
+    for command in commands {
+        let output = user.heddle(command)?;
+        ensure!(
+            is_refused(&output, READER),
+            "{command:?}: {}",
+            text(&output)
+        );
+    }
+    user.read_the_control_plane(&ns)?;
+    // The control plane keeps the answer of the API server for a while.
+    for command in commands {
+        eventually("an answer to the account", PATIENCE, || {
+            let output = user.heddle(command)?;
+            Ok((!is_refused(&output, READER)).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -124,7 +174,7 @@ fn a_tap_takes_its_right_and_shows_no_secret() -> Result<()> {
     let user = User::new(&ns)?;
     let target = format!("{}/server", ns.name);
     let refused = user.tap(&[&target, "--timeout", "5"])?;
-    ensure!(is_refused(&refused), "{}", text(&refused));
+    ensure!(is_refused(&refused, TAP), "{}", text(&refused));
 
     let account = format!("{}:oncall", ns.name);
     let account = format!("--serviceaccount={account}");
@@ -132,7 +182,7 @@ fn a_tap_takes_its_right_and_shows_no_secret() -> Result<()> {
         "create",
         "rolebinding",
         "tap",
-        "--clusterrole=heddle-tap",
+        &format!("--clusterrole={TAP}"),
         &account,
     ])?;
     let url = format!("http://server/items?id=7&token={SECRET}");
@@ -173,7 +223,7 @@ fn a_tap_takes_its_right_and_shows_no_secret() -> Result<()> {
 
     // The right is of one namespace, and some headers are never shown.
     let elsewhere = user.tap(&[&other.name, "--timeout", "5"])?;
-    ensure!(is_refused(&elsewhere), "{}", text(&elsewhere));
+    ensure!(is_refused(&elsewhere, TAP), "{}", text(&elsewhere));
     let header = user.tap(&[&target, "--timeout", "5", "--header", "authorization"])?;
     ensure!(header.status.code() == Some(1), "{}", text(&header));
     Ok(())
