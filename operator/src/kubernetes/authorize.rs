@@ -1,9 +1,7 @@
 //! Callers of the API of a replica, by the rights that Kubernetes gives them: to `get` a path, or to tap a namespace.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heddle_xds_types::tap::RIGHT;
 use k8s_openapi::api::authentication::v1::{TokenReview, UserInfo};
@@ -14,14 +12,16 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use sha2::{Digest, Sha256};
 
+use super::answers::Answers;
 use super::reviews::Reviews;
 use super::tokens::review;
 use super::{CallError, call};
 use crate::issuing::TokenError;
+use crate::rate::RateLimit;
 
-/// A scraper asks every few seconds; a right taken away holds for no longer than this.
-const KEPT: Duration = Duration::from_secs(30);
-const MAX_KEPT: usize = 256;
+/// The questions about the rights of one token in a [`WINDOW`]: a caller may tap one namespace after another.
+const MAX_QUESTIONS: u32 = 60;
+const WINDOW: Duration = Duration::from_secs(60);
 
 /// The decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +60,16 @@ impl std::fmt::Display for Right {
     }
 }
 
-type Question = ([u8; 32], Right);
+/// The hash of a token.
+type Bearer = [u8; 32];
 
 pub(super) struct Authorizer {
     tokens: Api<TokenReview>,
     rights: Api<SubjectAccessReview>,
-    kept: Mutex<HashMap<Question, (Instant, Access)>>,
+    users: Answers<Bearer, UserInfo>,
+    kept: Answers<(Bearer, Right), Access>,
     bounds: Reviews,
+    questions: RateLimit<Bearer>,
 }
 
 impl Authorizer {
@@ -74,21 +77,25 @@ impl Authorizer {
         Self {
             tokens: Api::all(client.clone()),
             rights: Api::all(client.clone()),
-            kept: Mutex::default(),
+            users: Answers::default(),
+            kept: Answers::default(),
             bounds: Reviews::default(),
+            questions: RateLimit::new(MAX_QUESTIONS, WINDOW),
         }
     }
 
     /// Whether the bearer of the token has the right.
     pub(super) async fn judge(&self, token: &str, source: IpAddr, right: &Right) -> Access {
-        let question = (Sha256::digest(token.as_bytes()).into(), right.clone());
-        if let Some(known) = self.known(&question) {
+        let bearer: Bearer = Sha256::digest(token.as_bytes()).into();
+        let question = (bearer, right.clone());
+        if let Some(known) = self.kept.get(&question) {
             return known;
         }
         let Some(_running) = self.bounds.begin(source) else {
             return Access::Unavailable;
         };
-        let access = match review(&self.tokens, token, None).await {
+        let access = match self.user(token, bearer).await {
+            Ok(_) if !self.questions.count(bearer) => Access::Unavailable,
             Ok(user) => self.may(user, right).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the rights of a caller could not be checked");
                 Access::Unavailable
@@ -100,20 +107,19 @@ impl Authorizer {
             Err(TokenError::Unavailable(_) | TokenError::TooMany(_)) => Access::Unavailable,
         };
         if access != Access::Unavailable {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() >= MAX_KEPT {
-                kept.clear();
-            }
-            kept.insert(question, (Instant::now(), access));
+            self.kept.keep(question, access);
         }
         access
     }
 
-    fn known(&self, question: &Question) -> Option<Access> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(question)
-            .filter(|(since, _)| since.elapsed() < KEPT)
-            .map(|(_, access)| *access)
+    /// The bearer of a token. The API server is asked about a valid token once in a while, for all rights together.
+    async fn user(&self, token: &str, bearer: Bearer) -> Result<UserInfo, TokenError> {
+        if let Some(user) = self.users.get(&bearer) {
+            return Ok(user);
+        }
+        let user = review(&self.tokens, token, None).await?;
+        self.users.keep(bearer, user.clone());
+        Ok(user)
     }
 
     async fn may(&self, user: UserInfo, right: &Right) -> Result<Access, CallError> {
@@ -154,5 +160,71 @@ impl Authorizer {
         } else {
             Access::Forbidden
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::extract::{Request, State};
+    use axum::{Json, Router};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// How often the API server was asked about tokens, and about rights.
+    #[derive(Default)]
+    struct Asked {
+        tokens: AtomicUsize,
+        rights: AtomicUsize,
+    }
+
+    /// An API server that accepts every token, and gives no right.
+    async fn answer(State(asked): State<Arc<Asked>>, request: Request) -> Json<Value> {
+        let (of, kind, status) = match request.uri().path().ends_with("tokenreviews") {
+            true => {
+                let user = json!({"authenticated": true, "user": {"username": "u"}});
+                (&asked.tokens, "TokenReview", user)
+            }
+            false => (
+                &asked.rights,
+                "SubjectAccessReview",
+                json!({"allowed": false}),
+            ),
+        };
+        of.fetch_add(1, Ordering::Relaxed);
+        Json(json!({"kind": kind, "spec": {}, "status": status}))
+    }
+
+    #[tokio::test]
+    async fn a_caller_without_rights_asks_the_api_server_for_a_bounded_number_of_times() {
+        let asked = Arc::new(Asked::default());
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&asked));
+        let authorizer = Authorizer::new(&Client::new(router, "default"));
+        let source = IpAddr::from([127, 0, 0, 1]);
+        for index in 0..200 {
+            let right = Right::Tap(format!("n{index}"));
+            let expected = match index {
+                0..60 => Access::Forbidden,
+                _ => Access::Unavailable,
+            };
+            assert_eq!(
+                authorizer.judge("t", source, &right).await,
+                expected,
+                "{index}"
+            );
+        }
+        assert_eq!(asked.tokens.load(Ordering::Relaxed), 1);
+        assert_eq!(asked.rights.load(Ordering::Relaxed), 60);
+        // Another caller behind the same address is none the worse.
+        let right = Right::Path("/metrics".to_owned());
+        assert_eq!(
+            authorizer.judge("other", source, &right).await,
+            Access::Forbidden
+        );
     }
 }

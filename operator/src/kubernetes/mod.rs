@@ -1,5 +1,6 @@
 //! The control plane on Kubernetes: several replicas that all serve, one of which writes statuses.
 
+mod answers;
 mod audit;
 mod authorize;
 mod ca_bundle;
