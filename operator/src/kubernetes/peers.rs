@@ -7,17 +7,17 @@ use std::time::Duration;
 use futures::StreamExt;
 use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectRejection};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Client, ResourceExt};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::{NAMESPACE, Options, call};
+use super::{NAMESPACE, Options, call, encoded};
 use crate::metrics::{Metrics, Watch};
 use crate::rejections::RejectionStore;
 use crate::status::ProxyCounts;
@@ -25,11 +25,8 @@ use crate::tasks::{Ended, chain};
 use crate::withdrawals::{PeerReport, SharedCounts, Withdrawals};
 
 const LABEL: &str = "heddle.dev/replica";
-const KEY: &str = "report.json";
 /// At most so often is a report written.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A ConfigMap may have 1 MiB.
-const MAX_BYTES: usize = 900_000;
 
 /// The report of one replica: its counts and its rejections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -227,14 +224,48 @@ fn replica(map: &ConfigMap) -> String {
 }
 
 fn read(map: &ConfigMap) -> Option<(String, ReplicaReport)> {
-    let text = map.data.as_ref()?.get(KEY)?;
-    match serde_json::from_str(text) {
-        Ok(report) => Some((replica(map), report)),
+    match encoded::decode(map) {
+        Ok(report) => Some((replica(map), report?)),
         Err(error) => {
-            tracing::warn!(%error, map = map.name_any(), "another replica's report cannot be read");
-            None
+            tracing::warn!(
+                error = chain(&error),
+                map = map.name_any(),
+                "another replica's report is not taken"
+            );
+            // That of before is no longer true.
+            Some((replica(map), ReplicaReport::default()))
         }
     }
+}
+
+fn metadata(name: &str, pod: &str, uid: &str) -> ObjectMeta {
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: pod.to_owned(),
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    };
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some([(LABEL.to_owned(), "true".to_owned())].into()),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The data of the ConfigMap. In place of a report that is too large an empty one is written: the one of before would let the leader believe
+/// in acknowledgements that are over, while a sidecar that no report names has acknowledged nothing new.
+fn data(report: &ReplicaReport) -> Result<ConfigMap, serde_json::Error> {
+    if let Some(data) = encoded::encode(report)? {
+        return Ok(data);
+    }
+    tracing::error!(
+        sidecars = report.report.connected.len(),
+        objects = report.report.objects.len(),
+        "this replica's report is too large to be written: no status counts its sidecars; run more replicas"
+    );
+    Ok(encoded::encode(&ReplicaReport::default())?.unwrap_or_default())
 }
 
 /// Writes this replica's report whenever it changes, at most once a second.
@@ -253,35 +284,21 @@ pub(super) async fn publish(
     loop {
         let report = reports.borrow_and_update().clone();
         if written.as_ref() != Some(&report) {
-            let text = serde_json::to_string(&report)?;
-            if text.len() > MAX_BYTES {
-                tracing::error!(
-                    bytes = text.len(),
-                    "this replica's report is too large to be written: statuses lag behind"
-                );
-            } else {
-                let map = json!({
-                    "apiVersion": "v1",
-                    "kind": "ConfigMap",
-                    "metadata": {
-                        "name": name,
-                        "labels": {LABEL: "true"},
-                        "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": options.pod, "uid": uid}],
-                    },
-                    "data": {KEY: text},
-                });
-                match call(api.patch(&name, &params, &Patch::Apply(map))).await {
-                    Ok(_) => written = Some(report),
-                    Err(error) => {
-                        metrics
-                            .write_errors
-                            .get_or_create(&Watch { kind: "ConfigMap" })
-                            .inc();
-                        tracing::warn!(
-                            error = chain(&error),
-                            "this replica's report could not be written; trying again"
-                        );
-                    }
+            let map = ConfigMap {
+                metadata: metadata(&name, &options.pod, &uid),
+                ..data(&report)?
+            };
+            match call(api.patch(&name, &params, &Patch::Apply(map))).await {
+                Ok(_) => written = Some(report),
+                Err(error) => {
+                    metrics
+                        .write_errors
+                        .get_or_create(&Watch { kind: "ConfigMap" })
+                        .inc();
+                    tracing::warn!(
+                        error = chain(&error),
+                        "this replica's report could not be written; trying again"
+                    );
                 }
             }
         }
