@@ -1,5 +1,7 @@
 //! The names and values of headers.
 
+use crate::traffic::unrouted;
+
 /// Headers that frame a message or belong to one connection: another value breaks the connection.
 pub(super) const FRAMING: [&str; 9] = [
     "connection",
@@ -12,6 +14,15 @@ pub(super) const FRAMING: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// The beginning of the names of headers that sidecars give each other.
+const OWN: &str = "x-heddle-";
+
+/// Whether a header belongs to sidecars, by its name in lower case. A rule that set such a header would give the caller's Envoy a command, as
+/// to send a request again, for routes change headers before they obey them.
+pub(super) fn is_of_sidecars(name: &str) -> bool {
+    name.starts_with(OWN) || unrouted::is_removed(name)
+}
 
 /// The longest value of a header.
 pub(super) const MAX_VALUE: usize = 4096;

@@ -10,7 +10,7 @@ use super::cors::{self, CorsFields};
 use super::matches::{check_name, check_path};
 use super::notes::Notes;
 use super::same;
-use crate::kinds::headers::{FRAMING, MAX_VALUE, is_odd};
+use crate::kinds::headers::{FRAMING, MAX_VALUE, is_odd, is_of_sidecars};
 use crate::traffic::{
     Cors, HeaderChanges, HeaderPolicy, Millionths, PathMatcher, PathRewrite, PresentLines,
     Redirect, RedirectStatus, RequestMatcher, Rewrite, Scheme,
@@ -284,6 +284,9 @@ fn changes(field: &str, of: &Modifier, notes: &mut Notes) -> HeaderChanges {
             let message = format!("the header {name} is not changed by routes");
             let fix = "remove it; the host is changed by urlRewrite.hostname";
             notes.unsupported(field, message, fix);
+        } else if is_of_sidecars(&name) {
+            let message = format!("the header {name} belongs to sidecars, which set or remove it");
+            notes.unsupported(field, message, "use a header of the application");
         }
         name.into()
     };

@@ -3,13 +3,11 @@
 use heddle_crds as crds;
 
 use crate::kinds::ValidationError;
-use crate::kinds::headers::{FRAMING, is_token, is_value};
-use crate::traffic::{HeaderChanges, HeaderPolicy, PresentLines, unrouted};
+use crate::kinds::headers::{FRAMING, is_of_sidecars, is_token, is_value};
+use crate::traffic::{HeaderChanges, HeaderPolicy, PresentLines};
 
 /// The most headers of a list.
 const MAX_HEADERS: usize = 16;
-/// The beginning of the names of headers that sidecars give each other.
-const OWN: &str = "x-heddle-";
 
 pub(super) fn policy(of: &crds::HeaderPolicy) -> HeaderPolicy {
     let changes = |of: &Option<crds::HeaderChanges>| of.as_ref().map(changes).unwrap_or_default();
@@ -108,7 +106,7 @@ fn check_name(field: &str, name: &str, lower: &str) -> Option<ValidationError> {
             message,
             "remove it; another value would break the connection",
         )
-    } else if lower.starts_with(OWN) || unrouted::is_removed(lower) {
+    } else if is_of_sidecars(lower) {
         let message = format!("header {name:?} belongs to sidecars, which set or remove it");
         (message, "use a header of the application")
     } else {
