@@ -122,8 +122,8 @@ where
     // Routes of one port are merged.
     const NO_CONFLICT: Option<&'static str> = None;
 
-    // A port takes one route, or one for each name.
-    const OLDEST_FIRST: bool = matches!(T::ROUTED, Routed::Tls | Routed::Bytes);
+    // A port takes one route, one for each name, or as many rules as fit.
+    const OLDEST_FIRST: bool = true;
 
     fn check(_policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         if parents::of(spec).is_empty() {
