@@ -136,6 +136,10 @@ impl GrpcMethod {
             (GrpcName::Exact(service), GrpcName::Exact(method)) => {
                 PathMatcher::Exact(format!("/{service}/{method}").into())
             }
+            // All methods of a service are below the path of its name.
+            (GrpcName::Exact(service), GrpcName::Any) => {
+                PathMatcher::Prefix(format!("/{service}").into())
+            }
             (service, method) => {
                 let (service, method) = (service.expression(), method.expression());
                 PathMatcher::Regex(format!("/{service}/{method}").into())
