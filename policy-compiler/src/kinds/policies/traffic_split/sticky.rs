@@ -60,11 +60,22 @@ fn check_header(name: &str) -> Option<ValidationError> {
     Some(ValidationError::invalid("spec.sticky.header", message, fix))
 }
 
+/// The beginning of the names of cookies that browsers keep only with further attributes (RFC 6265bis, 4.1.3).
+const PREFIXED: &str = "__";
+
 fn check_cookie(cookie: &heddle_crds::StickyCookie) -> Option<ValidationError> {
     if !is_token(&cookie.name) {
         let message = format!("{:?} is not the name of a cookie", cookie.name);
         let field = "spec.sticky.cookie.name";
         return Some(ValidationError::invalid(field, message, "correct the name"));
+    }
+    if cookie.name.starts_with(PREFIXED) {
+        let message = format!(
+            "browsers do not keep cookie {:?} without further attributes",
+            cookie.name
+        );
+        let (field, fix) = ("spec.sticky.cookie.name", "use a name without __ before it");
+        return Some(ValidationError::invalid(field, message, fix));
     }
     let age = cookie.max_age.as_ref()?;
     let wrong = !(60..=MAX_AGE).contains(&age.get().as_secs());
