@@ -72,7 +72,13 @@ impl PolicyKind for TrafficPolicySpec {
             report.conflict(object, &winner.object, field, &subject);
             return;
         }
-        let groups = PolicyGroups::of(object, spec);
+        let mut groups = PolicyGroups::of(object, spec);
+        let server = policy.settings.limiter.as_ref();
+        if let Some(fault) = groups.without_uncounted(spec, server) {
+            let (condition, text) = (ConditionType::ResolvedRefs, fault.sentence());
+            report.status.set(condition, false, fault.reason, text);
+            report.findings.push(fault.finding(object));
+        }
         let port = spec.target.port.map(Port::from);
         if let Target::External(name) = &target {
             let findings = hosts::without_effect(policy, &groups, name, port);

@@ -82,6 +82,21 @@ impl PolicyGroups {
         self.rate_limits.as_deref()
     }
 
+    /// Leaves out the limits that the sidecars of all servers share. Returns the fault, if there is no service that counts them.
+    pub(super) fn without_uncounted(
+        &mut self,
+        spec: &TrafficPolicySpec,
+        server: Option<&CalledServer>,
+    ) -> Option<ValidationError> {
+        let fault = rate_limits::uncounted(&spec.rate_limits, server)?;
+        let limits = self.rate_limits.as_mut()?;
+        limits.retain(|limit| limit.shared.is_none());
+        if limits.is_empty() {
+            self.rate_limits = None;
+        }
+        Some(fault)
+    }
+
     /// The protection from overload, which the server's sidecar keeps.
     pub(super) fn overload(&self) -> Option<&Overload> {
         self.overload.as_ref()
@@ -269,7 +284,7 @@ impl PolicyGroups {
     }
 }
 
-/// The reason why the rate limit service cannot count the shared limits of a policy for a service.
+/// The fault of a policy for the rate limit service that asks it.
 pub(super) fn check_server(
     spec: &TrafficPolicySpec,
     target: &NamespacedName,

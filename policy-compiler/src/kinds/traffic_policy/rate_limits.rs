@@ -16,8 +16,8 @@ const MAX_LIMITS: usize = 8;
 /// The most requests of a period.
 const MOST: u32 = 1_000_000;
 const SHORTEST: Duration = Duration::from_secs(1);
-/// The periods of shared limits in seconds: units of the rate limit protocol.
-const PERIODS: [u64; 3] = [1, 60, 3600];
+/// The periods of shared limits: units of the rate limit protocol.
+const PERIODS: [Duration; 3] = [SHORTEST, Duration::from_secs(60), LONGEST];
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The limits of a policy.
@@ -73,39 +73,51 @@ pub(super) fn check(of: &[crds::RateLimit]) -> Vec<ValidationError> {
             let field = format!("{field}.per");
             problems.push(ValidationError::invalid(field, message, "correct it"));
         }
-        if of.shared && !PERIODS.contains(&of.per.get().as_secs()) {
+        if of.shared && !PERIODS.contains(&of.per.get()) {
             let message = format!("{} is not a period of a shared limit", of.per);
             let (field, fix) = (format!("{field}.per"), "use 1s, 1m or 1h");
             problems.push(ValidationError::invalid(field, message, fix));
+        }
+        if of.shared && of.burst.is_some() {
+            let (field, message) = (format!("{field}.burst"), "a shared limit has no burst");
+            problems.push(ValidationError::invalid(field, message, "remove it"));
         }
         problems.extend(call_match::check(&field, of.matching.as_ref()));
     }
     problems
 }
 
-/// The reason why the limits cannot be shared: the Mesh names no rate limit service, or the policy is for that service, which would ask
-/// itself about each question.
+/// The fault of shared limits of the rate limit service itself, which would ask itself about each question.
 pub(super) fn check_server(
     of: &[crds::RateLimit],
     target: &NamespacedName,
     server: Option<&CalledServer>,
 ) -> Option<ValidationError> {
     let index = of.iter().position(|of| of.shared)?;
-    let field = format!("spec.rateLimits[{index}].shared");
-    match server {
-        None => Some(ValidationError::unresolved(
+    server.filter(|server| server.is_service(target))?;
+    Some(ValidationError::invalid(
+        shared(index),
+        format!("service {target} is the rate limit service, which cannot count calls to itself"),
+        "leave shared out: then each pod counts for itself",
+    ))
+}
+
+/// The fault of shared limits while the Mesh names no service that counts them. They alone are not in force.
+pub(super) fn uncounted(
+    of: &[crds::RateLimit],
+    server: Option<&CalledServer>,
+) -> Option<ValidationError> {
+    let index = of.iter().position(|of| of.shared)?;
+    server.is_none().then(|| {
+        ValidationError::unresolved(
             reason::RATE_LIMIT_SERVER_NOT_FOUND,
-            field,
-            "the Mesh names no rate limit service that could count for all pods",
+            shared(index),
+            "the Mesh names no rate limit service that could count for all pods, so that shared limits are not in force",
             "set spec.rateLimits.server of the Mesh, or leave shared out: then each pod counts for itself",
-        )),
-        Some(server) if server.is_service(target) => Some(ValidationError::invalid(
-            field,
-            format!(
-                "service {target} is the rate limit service, which cannot count calls to itself"
-            ),
-            "leave shared out: then each pod counts for itself",
-        )),
-        Some(_) => None,
-    }
+        )
+    })
+}
+
+fn shared(index: usize) -> String {
+    format!("spec.rateLimits[{index}].shared")
 }
