@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use heddle_crds::reason;
 use prost::Message;
 
 use super::reporting;
@@ -38,13 +39,18 @@ pub(crate) struct Egress {
     addresses: Vec<ExternalAddresses>,
     /// The hosts and addresses beyond the bounds, by object.
     beyond: BTreeMap<ObjectRef, usize>,
+    overridden: Overridden,
 }
+
+/// The objects that lose hosts to another one: the first of those, and the number of the hosts.
+type Overridden = BTreeMap<ObjectRef, (ObjectRef, usize)>;
 
 /// The hosts of several namespaces that the sidecars of one get.
 struct InForce<'a> {
     named: BTreeMap<(Port, Arc<str>), &'a ExternalHost>,
     addresses: Vec<ExternalAddresses>,
     beyond: BTreeMap<ObjectRef, usize>,
+    overridden: Overridden,
 }
 
 impl<'a> InForce<'a> {
@@ -53,10 +59,16 @@ impl<'a> InForce<'a> {
         let mut named: BTreeMap<(Port, Arc<str>), &ExternalHost> = BTreeMap::new();
         let mut addresses: Vec<ExternalAddresses> = Vec::new();
         let mut beyond: BTreeMap<ObjectRef, usize> = BTreeMap::new();
+        let mut overridden = Overridden::new();
         let (mut wildcards, mut authorities, mut ports) = (0, 0, BTreeSet::new());
         for of in hosts {
             for (key, host) in &of.named {
-                if named.contains_key(key) {
+                if let Some(winner) = named.get(key) {
+                    // An object that names the callers, and all others too, comes twice.
+                    if winner.object != host.object {
+                        let lost = overridden.entry(host.object.clone());
+                        lost.or_insert_with(|| (winner.object.clone(), 0)).1 += 1;
+                    }
                     continue;
                 }
                 let wildcard = usize::from(host.below().is_some());
@@ -87,6 +99,7 @@ impl<'a> InForce<'a> {
             named,
             addresses,
             beyond,
+            overridden,
         }
     }
 }
@@ -111,6 +124,7 @@ impl Egress {
             named,
             addresses,
             beyond,
+            overridden,
         } = InForce::new(hosts);
         let mut ports: BTreeMap<Port, ExternalPort> = BTreeMap::new();
         let mut by_cluster = BTreeMap::new();
@@ -147,23 +161,35 @@ impl Egress {
             hosts: by_cluster,
             addresses,
             beyond,
+            overridden,
         }
     }
 
     /// The objects of which the workloads of a namespace do not get all hosts; of all other namespaces (`None`).
     pub(crate) fn findings(&self, namespace: Option<&Arc<str>>) -> Vec<Finding> {
+        let callers = match namespace {
+            Some(namespace) => format!("workloads of namespace {namespace}"),
+            None => "workloads of namespaces that no object names".to_owned(),
+        };
+        // A namespace may have hosts of its own in place of those that others open to it.
+        let foreign = self.overridden.iter().filter(|(_, (winner, _))| {
+            namespace.is_none_or(|namespace| *namespace != winner.namespace)
+        });
+        let lost = foreign.map(|(object, (winner, count))| {
+            let message = format!(
+                "{callers} get {count} of its hosts from {winner}, for the name of its namespace is smaller"
+            );
+            let finding = Finding::warning(object, "spec.visibleTo", reason::OVERRIDDEN, message);
+            finding.fix("open the hosts to these callers by one of the two objects")
+        });
         let of = self.beyond.iter().map(|(object, count)| {
-            let callers = match namespace {
-                Some(namespace) => format!("workloads of namespace {namespace}"),
-                None => "workloads of namespaces that no object names".to_owned(),
-            };
             let message = format!(
                 "{callers} do not get {count} of its hosts: {MAX_HOSTS} hosts, {MAX_WILDCARDS} wildcards, {MAX_PORTS} ports and {MAX_AUTHORITIES} bytes of caCertificates, counted for each host, are the most"
             );
             let finding = Finding::warning(object, "spec.visibleTo", "TooManyHosts", message);
             finding.fix("open hosts to the namespaces that call them, and name fewer ports")
         });
-        of.collect()
+        of.chain(lost).collect()
     }
 
     /// The object that opens an address outside to connections without a name.
