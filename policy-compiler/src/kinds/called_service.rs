@@ -33,7 +33,7 @@ pub(super) fn called_service<'a, S>(
 }
 
 /// The fault of a service of type `ExternalName`.
-pub(super) fn without_endpoints(field: &str, name: &NamespacedName) -> ValidationError {
+fn without_endpoints(field: &str, name: &NamespacedName) -> ValidationError {
     ValidationError::invalid(
         field,
         format!("service {name} is of type ExternalName, which has no endpoints"),

@@ -29,7 +29,8 @@ impl PolicyKind for SmiTrafficSplitSpec {
             }
         };
         let (ours, mut errors) = translated(policy.namespace(), split);
-        errors.extend(traffic_split::check(policy, &ours));
+        let replaces = traffic_split::replaces(policy, spec);
+        errors.extend(traffic_split::check(policy, &ours, replaces));
         errors
     }
 

@@ -1,6 +1,7 @@
 //! `TrafficSplit`: the calls to one service, divided among backends.
 
 mod backends;
+mod references;
 mod requests;
 mod sticky;
 mod weights;
@@ -8,8 +9,9 @@ mod weights;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_crds::{TrafficSplitSpec, reason};
+use heddle_crds::{ConditionType, TrafficSplitSpec, reason};
 
+use self::references::References;
 use crate::finding::ObjectRef;
 use crate::kinds::called_service::called_service;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
@@ -32,7 +34,7 @@ impl PolicyKind for TrafficSplitSpec {
     const NO_CONFLICT: Option<&'static str> = Some("no other split claims the same");
 
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
-        check(policy, spec)
+        check(policy, spec, replaces(policy, spec))
     }
 
     fn attach(
@@ -45,6 +47,18 @@ impl PolicyKind for TrafficSplitSpec {
     }
 }
 
+/// Whether a spec is the declared one, and would replace an earlier one that is in force.
+pub(super) fn replaces<S: PartialEq>(policy: &Candidate<'_, S>, spec: &S) -> bool {
+    let declared = policy.declared;
+    let last = policy.history().last_good();
+    let earlier = last.is_some_and(|last| last.generation != declared.generation);
+    earlier
+        && declared
+            .spec
+            .as_ref()
+            .is_ok_and(|declared| declared == spec)
+}
+
 /// Puts a usable split in force, unless another has the same service and port.
 pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     policy: &Candidate<'_, S>,
@@ -54,10 +68,12 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
 ) {
     let (lookup, object) = (policy.lookup, &policy.declared.object);
     let service = policy.service(&spec.service);
-    let ports = unrouted(policy, spec, &service, report);
+    let references = References::of(policy, spec);
+    let mut ports = unrouted(policy, spec, &service, report);
     if ports.is_empty() && report.status.in_force.is_none() {
         return;
     }
+    ports.retain(|port| references.ports(spec).contains(port));
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);
@@ -84,14 +100,27 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     report.findings.extend(findings);
     let finding = requests::finding(object, spec, lookup.service(&service));
     report.findings.extend(finding);
-    let weights = weights::weigh(policy, spec, &service, &ports, report.status);
+    let weights = weights::weigh(policy, spec, (&service, &ports), &references, report.status);
     report.status.detail = weights::detail(spec, &weights);
+    report_missing(&references, object, report);
     for port in ports {
-        let rule = rule(policy, spec, &weights, (&service, port));
+        let rule = rule(policy, (spec, &references), &weights, (&service, port));
         let rules = attachments.entry(target.clone()).or_default();
         let rules = rules.entry(port).or_default();
         entries(&matchers, rule).for_each(|entry| rules.push(entry));
     }
+}
+
+/// Reports the services that are missing. The other backends have their shares.
+fn report_missing(references: &References, object: &ObjectRef, report: &mut ObjectReport<'_>) {
+    let errors = references.errors();
+    let Some(first) = errors.first() else { return };
+    let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
+    let text = format!("{} (the rest of the spec is in force)", text.join("; "));
+    let condition = ConditionType::ResolvedRefs;
+    report.status.set(condition, false, first.reason, text);
+    let findings = errors.iter().map(|error| error.finding(object));
+    report.findings.extend(findings);
 }
 
 /// The reason why a port takes no split with these alternatives.
@@ -157,7 +186,13 @@ fn unrouted<S: DeclaredSpec>(
     ports
 }
 
-pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Vec<ValidationError> {
+/// The faults of a spec. A missing service is none where other backends have its share. `replaces`: a last good spec of before stays in force
+/// in place of a new one that names a missing service.
+pub(super) fn check<S>(
+    policy: &Candidate<'_, S>,
+    spec: &TrafficSplitSpec,
+    replaces: bool,
+) -> Vec<ValidationError> {
     let mut problems = Vec::new();
     let called = called_service(policy, "spec.service", &policy.service(&spec.service));
     let port = spec.port.map(Port::from);
@@ -176,8 +211,12 @@ pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Ve
     }
     let service = policy.lookup.service(&policy.service(&spec.service));
     problems.extend(matches::check(spec, service));
-    backends::check_backends(policy, spec, service, &mut problems);
-    backends::check_mirrors(policy, spec, service, &mut problems);
+    backends::check_backends(spec, &mut problems);
+    backends::check_mirrors(spec, &mut problems);
+    let references = References::of(policy, spec);
+    if called.is_ok() && (replaces || !references.are_usable(spec)) {
+        problems.extend(references.errors());
+    }
     problems.extend(sticky::check(spec));
     problems.extend(requests::check(spec, service));
     problems
@@ -185,15 +224,15 @@ pub(super) fn check<S>(policy: &Candidate<'_, S>, spec: &TrafficSplitSpec) -> Ve
 
 fn rule<S>(
     policy: &Candidate<'_, S>,
-    spec: &TrafficSplitSpec,
+    (spec, references): (&TrafficSplitSpec, &References),
     weights: &[u32],
     (service, port): (&NamespacedName, Port),
 ) -> RouteRule {
     let object = &policy.declared.object;
-    let weighted = spec.backends.iter().zip(weights);
-    let backends = weighted.filter_map(|(backend, weight)| {
+    let weighted = spec.backends.iter().zip(weights).enumerate();
+    let backends = weighted.filter_map(|(index, (backend, weight))| {
         let declared = backend.weight;
-        let backend = backends::target(service, port, backend.target())?;
+        let backend = references.backend((index, backend.target()), (service, port))?;
         let weight = Weight {
             declared,
             in_force: *weight,
@@ -207,7 +246,7 @@ fn rule<S>(
     let declared = policy.lookup.service(service);
     let port_of = declared.and_then(|service| service.ports.get(&port));
     if port_of.is_some_and(|port| port.protocol == Protocol::Http) {
-        forward.mirrors = backends::mirrors(spec, (service, port));
+        forward.mirrors = backends::mirrors(spec, references, (service, port));
         forward.sticky = sticky::sticky(spec);
     }
     RouteRule {

@@ -1,38 +1,18 @@
 //! The backends and mirrors of a `TrafficSplit`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use heddle_crds::{Backend, BackendTarget, TrafficSplitSpec, reason};
 
+use super::references::{References, target};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::ValidationError;
-use crate::kinds::called_service::without_endpoints;
-use crate::kinds::policy::Candidate;
-use crate::traffic::{self, Millionths, Mirror};
+use crate::traffic::{Millionths, Mirror};
 use crate::validation::Recorder;
-use crate::world::{NamespacedName, Port, Protocol, Service, ServicePort, to_labels};
+use crate::world::{NamespacedName, Port, Service, ServicePort, to_labels};
 
 /// The most mirrors.
 const MAX_MIRRORS: usize = 4;
-
-/// The target of a share or of copies at a port of the service that is split.
-pub(super) fn target(
-    service: &NamespacedName,
-    port: Port,
-    of: Option<BackendTarget<'_>>,
-) -> Option<traffic::Backend> {
-    Some(match of? {
-        BackendTarget::Service(name) => {
-            let name = NamespacedName {
-                namespace: Arc::clone(&service.namespace),
-                name: name.into(),
-            };
-            traffic::Backend::Service(name, port)
-        }
-        BackendTarget::Labels(of) => traffic::Backend::Subset(service.clone(), port, to_labels(of)),
-    })
-}
 
 /// Backends and mirrors by labels that no pod of the service has: not an error, for the pods may come later.
 pub(super) fn without_pods(
@@ -85,12 +65,7 @@ fn not_checked(object: &ObjectRef, field: String, service: &NamespacedName) -> F
         .fix("add the files of the workloads, or ask the cluster")
 }
 
-pub(super) fn check_backends<S>(
-    policy: &Candidate<'_, S>,
-    spec: &TrafficSplitSpec,
-    service: Option<&Service>,
-    problems: &mut Vec<ValidationError>,
-) {
+pub(super) fn check_backends(spec: &TrafficSplitSpec, problems: &mut Vec<ValidationError>) {
     if spec.backends.is_empty() || spec.backends.len() > 32 {
         problems.push(ValidationError::invalid(
             "spec.backends",
@@ -105,7 +80,6 @@ pub(super) fn check_backends<S>(
             "give at least one backend a weight",
         ));
     }
-    let ports = claimed(spec, service);
     let mut seen = BTreeSet::new();
     for (index, backend) in spec.backends.iter().enumerate() {
         let field = format!("spec.backends[{index}]");
@@ -123,17 +97,11 @@ pub(super) fn check_backends<S>(
                 "add the weights up in one",
             ));
         }
-        problems.extend(check_target(policy, &ports, backend.target(), &field));
+        problems.extend(check_target(backend.target(), &field));
     }
 }
 
-/// Checks the mirrors. Only ports that carry HTTP have copies.
-pub(super) fn check_mirrors<S>(
-    policy: &Candidate<'_, S>,
-    spec: &TrafficSplitSpec,
-    service: Option<&Service>,
-    problems: &mut Vec<ValidationError>,
-) {
+pub(super) fn check_mirrors(spec: &TrafficSplitSpec, problems: &mut Vec<ValidationError>) {
     if spec.mirrors.len() > MAX_MIRRORS {
         let message = format!("{} mirrors", spec.mirrors.len());
         problems.push(ValidationError::invalid(
@@ -142,8 +110,6 @@ pub(super) fn check_mirrors<S>(
             "name 1 to 4",
         ));
     }
-    let mut ports = claimed(spec, service);
-    ports.retain(|port| port.protocol == Protocol::Http);
     let mut seen = BTreeSet::new();
     for (index, mirror) in spec.mirrors.iter().enumerate() {
         let field = format!("spec.mirrors[{index}]");
@@ -153,22 +119,24 @@ pub(super) fn check_mirrors<S>(
             let fix = "keep one";
             problems.push(ValidationError::invalid(&*field, message, fix));
         }
-        problems.extend(check_target(policy, &ports, mirror.target(), &field));
+        problems.extend(check_target(mirror.target(), &field));
     }
 }
 
 /// The copies of the requests to a port.
 pub(super) fn mirrors(
     spec: &TrafficSplitSpec,
+    references: &References,
     (service, port): (&NamespacedName, Port),
 ) -> Vec<Mirror> {
-    let mirror = |of: &heddle_crds::Mirror| {
+    let mirror = |(index, of): (usize, &heddle_crds::Mirror)| {
+        references.takes_copies(index, port).then_some(())?;
         Some(Mirror {
             backend: target(service, port, of.target())?,
             share: Millionths::of(of.percent.of_ten_thousand().into(), 10_000)?,
         })
     };
-    spec.mirrors.iter().filter_map(mirror).collect()
+    spec.mirrors.iter().enumerate().filter_map(mirror).collect()
 }
 
 /// The ports of the service to which the split applies, those without HTTP included.
@@ -182,43 +150,14 @@ pub(super) fn claimed<'a>(
         .collect()
 }
 
-fn check_target<S>(
-    policy: &Candidate<'_, S>,
-    ports: &[&ServicePort],
-    target: Option<BackendTarget<'_>>,
-    field: &str,
-) -> Option<ValidationError> {
-    let backend_name = match target {
-        None => {
-            return Some(ValidationError::invalid(
-                field,
-                "exactly one of service and labels names the target",
-                "remove one, or add the missing one",
-            ));
-        }
-        // Labels that no pod has yet are a backend without endpoints, not a mistake.
-        Some(BackendTarget::Labels(_)) => return None,
-        Some(BackendTarget::Service(name)) => name,
-    };
-    let name = policy.service(backend_name);
-    let field = format!("{field}.service");
-    let Some(target) = policy.lookup.service(&name) else {
-        if policy.lookup.is_external(&name) {
-            return Some(without_endpoints(&field, &name));
-        }
-        return Some(ValidationError::unresolved(
-            reason::BACKEND_NOT_FOUND,
+/// The fault of a target that is not one of the two.
+fn check_target(target: Option<BackendTarget<'_>>, field: &str) -> Option<ValidationError> {
+    let fault = || {
+        ValidationError::invalid(
             field,
-            format!("service {name} does not exist"),
-            "create it, or correct the name",
-        ));
+            "exactly one of service and labels names the target",
+            "remove one, or add the missing one",
+        )
     };
-    let mut ports = ports.iter().map(|of| of.port);
-    let missing = ports.find(|port| !target.ports.contains_key(port))?;
-    Some(ValidationError::unresolved(
-        reason::PORT_NOT_FOUND,
-        field,
-        format!("{missing} is not a port of service {name}"),
-        "give it the ports of the service that is split",
-    ))
+    target.is_none().then(fault)
 }

@@ -6,7 +6,7 @@ use heddle_crds::{Backend, ConditionType, TrafficSplitSpec, WeightInForce, reaso
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::backends::target;
+use super::references::{References, target};
 use crate::kinds::policy::Candidate;
 use crate::status::ObjectStatus;
 use crate::traffic;
@@ -18,15 +18,16 @@ use crate::world::{History, NamespacedName, Port};
 pub(super) fn weigh<S>(
     policy: &Candidate<'_, S>,
     spec: &TrafficSplitSpec,
-    service: &NamespacedName,
-    ports: &BTreeSet<Port>,
+    (service, ports): (&NamespacedName, &BTreeSet<Port>),
+    references: &References,
     status: &mut ObjectStatus,
 ) -> Vec<u32> {
     let lookup = policy.lookup;
-    let wanted: Vec<u32> = spec.backends.iter().map(|b| b.weight).collect();
-    let mut used = spec.backends.iter().filter(|backend| backend.weight > 0);
+    let wanted = wanted(spec, references);
+    let used = spec.backends.iter().zip(&wanted);
+    let mut used = used.filter(|(_, weight)| **weight > 0);
     // Manifests in a directory have no endpoints, and nothing to wait for.
-    if lookup.offline() || used.all(|b| takes_traffic(lookup, service, ports, b)) {
+    if lookup.offline() || used.all(|(of, _)| takes_traffic(lookup, service, ports, of)) {
         return wanted;
     }
     let ready: Vec<Readiness> = spec
@@ -72,6 +73,16 @@ pub(super) fn weigh<S>(
         format!("{waiting}: {consequence}"),
     );
     weights.unwrap_or(wanted)
+}
+
+/// The weights of the spec. A backend that is missing has none.
+fn wanted(spec: &TrafficSplitSpec, references: &References) -> Vec<u32> {
+    let weights = spec.backends.iter().enumerate();
+    let wanted = weights.map(|(index, of)| match references.is_missing(index) {
+        true => 0,
+        false => of.weight,
+    });
+    wanted.collect()
 }
 
 /// The backends that should get traffic and cannot take it.
