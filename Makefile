@@ -22,9 +22,9 @@ demo: envoy build ## the main job on this machine, no cluster and no root (KEEP=
 
 # In this order nothing is compiled twice that one build can make: `build-tests` makes the programs of the demo and of the
 # cluster with the features of the tests, and xtask, which `cargo xtask` would build with fewer features of its own.
-# `unit` and `network` are made at the same time, because their tests wait more than they compute.
+# The tests of `unit` and `network` wait more than they compute, so that each has a layer beside it that computes alone.
 test: ## every test, on a real cluster too (root); prints how long each layer took
-	@scripts/layers.sh envoy python ratelimit prometheus clippy build-tests lint e2e-build unit+network instructions demo-checked dashboard-test chart e2e
+	@scripts/layers.sh envoy python ratelimit prometheus clippy build-tests lint unit+e2e-build network+instructions demo-checked dashboard-test+chart e2e
 
 unit: envoy python ratelimit prometheus build-tests ## unit, golden, property and real-Envoy tests on loopback
 	cargo test --workspace --exclude heddle-e2e --no-fail-fast

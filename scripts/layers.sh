@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# layers.sh TARGET[+TARGET]...: makes the targets one after another, and those with a plus between them at the same time. Prints at the
-# end how long each took, on the clock and of the processors. After one that fails no other begins.
+# layers.sh TARGET[+TARGET]...: makes the targets one after another, and those with a plus between them at the same time, where all but the
+# first have the lowest priority. Prints at the end how long each took, on the clock and of the processors. After one that fails no other begins.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Without stacks, the end of the output of a failed layer has the errors themselves.
@@ -29,7 +29,7 @@ for together in "$@"; do
   for target in "${targets[@]:1}"; do
     # In a process group of its own, so that it can be ended with all that it started.
     set -m
-    layer "$target" > "$results/$target.output" 2>&1 &
+    (renice -n 19 -p "$BASHPID" > /dev/null && layer "$target") > "$results/$target.output" 2>&1 &
     set +m
     beside+=($!)
   done
