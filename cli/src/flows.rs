@@ -16,7 +16,7 @@ use crate::edges::live::Source;
 use crate::replicas::Replica;
 
 /// The seconds of flows to look at: all that the control plane keeps.
-const WINDOW: u64 = 900;
+pub const WHOLE_WINDOW: u64 = 900;
 /// The largest file of flows, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 
@@ -89,8 +89,10 @@ impl Caller {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Flows {
-    /// The time of which they are, in seconds.
+    /// The seconds up to now that the rates are of.
     pub window_seconds: u64,
+    /// The seconds up to now in which every replica has listened. `None`: not known, for the file is of a version without it.
+    pub covered_seconds: Option<u64>,
     /// The flows.
     #[serde(rename = "edges")]
     pub all: Vec<Flow>,
@@ -136,6 +138,32 @@ impl Flows {
         )
     }
 
+    /// The seconds up to now in which no caller can be missing because a replica did not listen yet.
+    pub fn observed_seconds(&self) -> u64 {
+        self.covered_seconds.unwrap_or(0)
+    }
+
+    /// Returns the reasons for which callers may be missing. None: every replica has listened for a quarter of an hour, and nothing was lost.
+    pub fn gaps(&self) -> Vec<String> {
+        let time = match self.covered_seconds {
+            None => Some(
+                "the time in which every replica has observed callers is not known (coveredSeconds); take flows of `heddle edges --window \
+                 900 -o json`"
+                    .to_owned(),
+            ),
+            Some(few) if few < WHOLE_WINDOW => Some(format!(
+                "callers were observed for {few} s, and {WHOLE_WINDOW} s are needed; wait, or take flows of `heddle edges --window 900 -o json`"
+            )),
+            Some(_) => None,
+        };
+        let lost = self.losses.is_some().then(|| {
+            "some traffic was not reported, or found no room, since the start of the control plane, so callers may be missing (`heddle edges` \
+             has the counts)"
+                .to_owned()
+        });
+        time.into_iter().chain(lost).collect()
+    }
+
     /// Takes the flows from a live graph.
     pub fn of(graph: &Graph) -> Self {
         let end = |end: &crate::edges::graph::End| End {
@@ -166,6 +194,7 @@ impl Flows {
         });
         Self {
             window_seconds: graph.window_seconds,
+            covered_seconds: Some(graph.covered_seconds),
             all: flows.collect(),
             callers: Some(callers.collect()),
             losses: graph.losses,
@@ -225,7 +254,7 @@ impl Flows {
 /// # Errors
 /// One of them could not be asked, so that flows may be missing.
 pub async fn observed(cluster: &ClusterArgs) -> Result<Flows> {
-    let graph = Source::Cluster(cluster.clone()).read(WINDOW).await?;
+    let graph = Source::Cluster(cluster.clone()).read(WHOLE_WINDOW).await?;
     Flows::of(&graph).whole(|| {
         "a replica of the control plane could not be asked for its flows (`heddle edges` names it)"
             .to_owned()

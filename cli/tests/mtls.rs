@@ -21,7 +21,7 @@ fn plan(args: &[&str]) -> Output {
 /// A file with these callers, as the reports of servers.
 fn edges(folder: &Path, callers: &Value) -> PathBuf {
     let file = folder.join("edges.json");
-    let document = json!({"windowSeconds": 900, "complete": true, "edges": [], "callers": callers});
+    let document = json!({"windowSeconds": 900, "coveredSeconds": 900, "complete": true, "edges": [], "callers": callers});
     std::fs::write(&file, document.to_string()).unwrap();
     file
 }
@@ -270,11 +270,18 @@ fn a_flip_needs_all_callers_of_a_quarter_of_an_hour() {
     assert_eq!(flip["object"]["spec"], json!({"mtls": {"mode": "Strict"}}));
     assert_eq!(flip["plans"][0]["callers"][0]["underStrict"], "stays");
     for (field, value, code, says) in [
+        // One of the replicas has listened for a minute, or the file does not tell.
         (
-            "windowSeconds",
+            "coveredSeconds",
             json!(60),
             2,
             "were observed for 60 s, and 900 s are needed",
+        ),
+        (
+            "coveredSeconds",
+            Value::Null,
+            2,
+            "every replica has observed callers is not known (coveredSeconds)",
         ),
         (
             "losses",

@@ -134,7 +134,7 @@ fn edges(side: usize) -> Value {
         }
         callers.push(json!({"identity": "", "workload": end(service(to)), "service": end(service(to)), "protocol": "http", "requestsPerSecond": 0.1}));
     }
-    json!({"windowSeconds": 900, "complete": true, "edges": edges, "callers": callers})
+    json!({"windowSeconds": 900, "coveredSeconds": 900, "complete": true, "edges": edges, "callers": callers})
 }
 
 /// A policy for all workloads that denies one caller.

@@ -90,8 +90,10 @@ pub struct Caller {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Graph {
-    /// The seconds up to now that the rates are of.
+    /// The seconds up to now that the rates are of: those of the replica that has listened for longest.
     pub window_seconds: u64,
+    /// The seconds up to now in which every replica that answered has listened.
+    pub covered_seconds: u64,
     /// Whether every replica answered.
     pub complete: bool,
     /// The replicas.
@@ -117,6 +119,9 @@ impl Graph {
             complete: true,
             ..Self::default()
         };
+        let reports = replicas.iter().filter_map(|of| of.answer.as_ref().ok());
+        let covered = reports.map(|report| report.covered_seconds).min();
+        graph.covered_seconds = covered.unwrap_or(0);
         let mut all = BTreeMap::<Key, Edge>::new();
         for replica in replicas {
             let error = match replica.answer {
@@ -440,6 +445,26 @@ mod tests {
         assert!(graph.complete && graph.is_answered());
         assert_eq!((graph.window_seconds, graph.losses.by_agents), (10, 2));
         assert!((graph.edges[4].figures.requests_per_second - 0.7).abs() < 1e-9);
+    }
+
+    #[test]
+    fn rates_are_of_the_longest_listener_and_the_covered_time_of_the_shortest() {
+        let listened = |name: &str, seconds| {
+            let mut replica = replica(name, vec![source("frontend", "reviews", "", 30)]);
+            if let Ok(report) = &mut replica.answer {
+                report.covered_seconds = seconds;
+            }
+            replica
+        };
+        let silent = Replica {
+            name: "z".to_owned(),
+            answer: Err("no answer".to_owned()),
+        };
+        let graph = Graph::of(vec![listened("old", 915), listened("new", 30), silent]);
+        assert_eq!((graph.window_seconds, graph.covered_seconds), (915, 30));
+        let document = serde_json::to_value(&graph).unwrap();
+        assert_eq!(document["coveredSeconds"], 30);
+        assert_eq!(Graph::of(Vec::new()).covered_seconds, 0);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The reasons against a flip to mutual TLS alone.
 
-use super::plan::WHOLE_WINDOW;
 use super::report::{Effect, PlainCaller, Report};
 use super::text::ago;
 use crate::findings::plural;
@@ -27,7 +26,7 @@ pub fn against(reports: &[Report], flows: &Flows) -> Vec<String> {
                 "{} of {} reported no call in {} s, so their callers are not known: {}",
                 plural(report.without_report.len(), "workload"),
                 report.namespace,
-                report.window_seconds,
+                report.covered_seconds,
                 named(&report.without_report)
             ));
         }
@@ -35,18 +34,7 @@ pub fn against(reports: &[Report], flows: &Flows) -> Vec<String> {
     if changing.is_empty() {
         return reasons;
     }
-    if flows.window_seconds < WHOLE_WINDOW {
-        reasons.push(format!(
-            "callers were observed for {} s, and {WHOLE_WINDOW} s are needed; wait",
-            flows.window_seconds
-        ));
-    }
-    if flows.losses.is_some() {
-        reasons.push(
-            "some traffic was not reported, or found no room, since the start of the control plane, so callers may be missing (`heddle edges` has the counts)"
-                .to_owned(),
-        );
-    }
+    reasons.extend(flows.gaps());
     reasons
 }
 

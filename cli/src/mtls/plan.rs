@@ -14,9 +14,6 @@ use crate::flows::{Behind, Caller, Flows};
 use crate::plan::change;
 use crate::sources::{Objects, Outcome};
 
-/// The longest time of which the control plane has flows, in seconds.
-pub(super) const WHOLE_WINDOW: u64 = 900;
-
 /// The limit of a report without a refused caller.
 const OPEN_CALLS: &str = "calls are counted at their end: a connection or stream in plain text that was opened before, and has not ended, is \
                           not seen (docs/mtls-plan.md)";
@@ -80,6 +77,7 @@ impl<'a> Planner<'a> {
         Report {
             namespace: namespace.to_owned(),
             window_seconds: flows.window_seconds,
+            covered_seconds: flows.observed_seconds(),
             seen: self.seen.clone(),
             open_ports: open.into_iter().collect(),
             callers: plain,
@@ -273,16 +271,7 @@ fn without_sidecar(world: &World, namespace: &str) -> Vec<Unmeshed> {
 
 /// The limits of the reports.
 fn notes(world: &World, flows: &Flows, namespace: &str) -> Vec<String> {
-    let mut notes = Vec::new();
-    if flows.window_seconds < WHOLE_WINDOW {
-        notes.push(format!(
-            "the reports are of the last {} s only: the control plane has listened for no longer, or the file has no more",
-            flows.window_seconds
-        ));
-    }
-    if flows.losses.is_some() {
-        notes.push("some traffic was not reported, or found no room, since the start of the control plane: callers may be missing (`heddle edges` has the counts)".to_owned());
-    }
+    let mut notes = flows.gaps();
     let pods = world.pods().values().filter(|pod| pod.alive);
     let own = pods.filter(|pod| *pod.template.namespace == *namespace);
     let mut uncaptured = BTreeMap::<String, BTreeSet<Port>>::new();

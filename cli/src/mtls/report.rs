@@ -12,6 +12,8 @@ pub struct Report {
     pub namespace: String,
     /// The seconds up to now that were looked at.
     pub window_seconds: u64,
+    /// The seconds up to now in which every replica has listened.
+    pub covered_seconds: u64,
     /// The time that was looked at. None: not known, for the flows are from a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,

@@ -125,7 +125,7 @@ fn verdict(report: &Report) -> String {
             .filter(move |of| of.under_strict == effect)
     };
     let (refused, stay) = (of(Effect::Refused), of(Effect::Stays).count());
-    let window = report.window_seconds;
+    let window = report.covered_seconds;
     let text = match report.verdict {
         Verdict::RefusesNobodySeen if report.open_ports.iter().all(|of| of.stays) => {
             format!("Strict changes nothing here; callers of the last {window} s were looked at")

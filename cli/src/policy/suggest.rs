@@ -99,7 +99,7 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
     let requests = requests.as_ref();
     let evidence = (&flows, callers, requests);
     let (suggestions, left_out) = suggestions(&objects.world, &objects.compiled, evidence, args);
-    let minutes = flows.window_seconds.div_ceil(60);
+    let minutes = flows.observed_seconds().div_ceil(60);
     crate::out::note!(
         "observed in {minutes} min at most: callers that call less often are missing, such as nightly jobs and operators; \
          begin with --audit"
@@ -111,7 +111,7 @@ pub async fn run(args: &SuggestArgs) -> Result<()> {
         )),
         Output::Json => {
             out::json(&json!({
-                "windowSeconds": flows.window_seconds, "suggestions": suggestions, "leftOut": left_out,
+                "windowSeconds": flows.window_seconds, "coveredSeconds": flows.covered_seconds, "suggestions": suggestions, "leftOut": left_out,
             }))?;
         }
     }
@@ -335,10 +335,12 @@ fn heading(args: &SuggestArgs, flows: &Flows, requests: Option<&Requests>) -> Ve
     let mut lines = vec![
         format!(
             "Callers of namespace {}, observed over {} s. Review each rule before you apply it:",
-            args.namespace, flows.window_seconds
+            args.namespace,
+            flows.observed_seconds()
         ),
         "callers that did not call in that time are denied once a policy with an Allow rule selects the workload.".to_owned(),
     ];
+    lines.extend(flows.gaps());
     lines.push(match requests {
         None => "Methods and paths are not observed, so that all are allowed to these callers (--requests takes tapped ones).".to_owned(),
         Some(of) => format!(

@@ -261,12 +261,34 @@ fn a_policy_selects_all_pods_of_its_workload_and_no_others() {
 }
 
 #[test]
+fn the_heading_has_the_time_in_which_every_replica_listened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edges.json");
+    let document = include_str!("../fixtures/policy/edges.json");
+    let young = document.replace("\"coveredSeconds\": 900", "\"coveredSeconds\": 30");
+    std::fs::write(&file, young).unwrap();
+    let file = file.to_str().unwrap();
+    let args = [
+        "policy", "suggest", "shop", "-d", "why.yaml", "--edges", file,
+    ];
+    let output = heddle(&args, "");
+    let out = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "observed over 30 s.",
+        "\n# callers were observed for 30 s, and 900 s are needed",
+    ] {
+        assert!(out.contains(part), "no {part:?} in\n{out}");
+    }
+}
+
+#[test]
 fn a_file_without_the_reports_of_servers_gives_no_policy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("edges.json");
     std::fs::write(
         &file,
-        json!({"windowSeconds": 900, "complete": true, "edges": []}).to_string(),
+        json!({"windowSeconds": 900, "coveredSeconds": 900, "complete": true, "edges": []})
+            .to_string(),
     )
     .unwrap();
     let args = [
