@@ -207,7 +207,9 @@ fn documents_have_the_same_content() {
     let args = ["-f", "plan/change.yaml", "--edges", "plan/edges.json"];
     let json = document(&args);
     assert_eq!(json["worse"], true);
-    assert_eq!(json["flows"], json!({"windowSeconds": 900, "flows": 1}));
+    let flows =
+        json!({"windowSeconds": 900, "coveredSeconds": 900, "flows": 1, "sufficient": true});
+    assert_eq!(json["flows"], flows);
     assert_eq!(json["denied"][0]["ports"], json!([9080]));
     let caller = json!({
         "identity": "spiffe://cluster.local/ns/shop/sa/frontend",
@@ -242,6 +244,59 @@ fn flows_are_read_from_the_answer_of_a_control_plane() {
     let callers = json["denied"][0]["callers"].as_array().unwrap();
     assert_eq!(callers[0]["observedPerSecond"], 0.1);
     assert_eq!(json["worse"], true);
+}
+
+/// The caller of the database was not observed, so that its denial counts only where no caller can be missing.
+#[test]
+fn too_little_evidence_counts_as_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("edges.json");
+    let whole: Value = serde_json::from_str(include_str!("fixtures/plan/edges.json")).unwrap();
+    let judged = |change: &dyn Fn(&mut Value)| {
+        let mut document = whole.clone();
+        change(&mut document);
+        std::fs::write(&file, document.to_string()).unwrap();
+        let edges = file.to_str().unwrap();
+        let output = plan(&["-f", "plan/closed-db.yaml", "--edges", edges]);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), out)
+    };
+    let (code, out) = judged(&|_| {});
+    assert_eq!(code, Some(0), "{out}");
+    assert!(!out.contains("all callers"), "{out}");
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Change<'_>, &str); 5] = [
+        (
+            &|of| of["coveredSeconds"] = json!(899),
+            "callers were observed for 899 s, and 900 s are needed",
+        ),
+        (
+            &|of| of["coveredSeconds"] = Value::Null,
+            "is not known (coveredSeconds)",
+        ),
+        (
+            &|of| of["losses"] = json!({"evicted": 1}),
+            "callers may be missing",
+        ),
+        (&|of| of["edges"] = json!([]), "no flow was observed"),
+        // The answer of a control plane that has just started.
+        (
+            &|of| {
+                *of = json!({"version": 1, "windowSeconds": 900, "coveredSeconds": 4, "edges": []})
+            },
+            "callers were observed for 4 s",
+        ),
+    ];
+    for (change, reason) in cases {
+        let (code, out) = judged(change);
+        assert_eq!(code, Some(2), "{reason}: {out}");
+        assert!(out.contains("all callers are judged alike: "), "{out}");
+        assert!(out.contains(reason), "no {reason:?} in {out}");
+        assert!(
+            out.contains("result: something gets worse, by all callers, for "),
+            "{out}"
+        );
+    }
 }
 
 #[test]

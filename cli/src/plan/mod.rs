@@ -59,6 +59,8 @@ pub async fn run(args: &PlanArgs) -> Result<bool> {
     let (after, touched) = change::apply(&before, &change, &args.deleted)?;
     let (flows, missing) = flows(args).await?;
     let mut notes: Vec<String> = missing.into_iter().collect();
+    let gaps = flows.iter().flat_map(gaps);
+    notes.extend(gaps.map(|reason| format!("all callers are judged alike: {reason}")));
     let before = before.compile();
     notes.extend(stand_ins(&change, &before));
     let report = report(&before, &after.compile(), &touched, flows, notes);
@@ -83,6 +85,15 @@ async fn flows(args: &PlanArgs) -> Result<(Option<Flows>, Option<String>)> {
             Ok((None, Some(note)))
         }
     }
+}
+
+/// The reasons for which observed flows are no evidence that other callers do not exist.
+fn gaps(flows: &Flows) -> Vec<String> {
+    let mut reasons = flows.gaps();
+    if flows.all.is_empty() {
+        reasons.push("no flow was observed".to_owned());
+    }
+    reasons
 }
 
 /// A pod template counts only while none of its pods is known.
@@ -136,7 +147,9 @@ fn report(
         sidecars: sizes::compare(before, after, &flows),
         flows: is_observed.then_some(Observed {
             window_seconds: flows.window_seconds,
+            covered_seconds: flows.observed_seconds(),
             flows: flows.all.len(),
+            sufficient: gaps(&flows).is_empty(),
         }),
         notes,
         worse: false,
@@ -145,9 +158,9 @@ fn report(
     report
 }
 
-/// With observed flows only they count, else all callers.
+/// With observed flows that are evidence of all callers only they count, else all callers.
 fn is_worse(report: &Report) -> bool {
-    let all = report.flows.is_none();
+    let all = report.flows.as_ref().is_none_or(|of| !of.sufficient);
     let error = Severity::Error.as_str();
     report.new_findings.iter().any(|of| of.severity == error)
         || report.conditions.iter().any(|of| of.worse)

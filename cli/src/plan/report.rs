@@ -22,7 +22,7 @@ pub struct Report {
     pub rerouted: Vec<Rerouted>,
     /// The configuration of the sidecars.
     pub sidecars: Sidecars,
-    /// The observed flows. None: the plan judges all callers alike.
+    /// The observed flows. None: none are known, and the plan judges all callers alike.
     pub flows: Option<Observed>,
     /// Reasons for which the change may have other effects.
     pub notes: Vec<String>,
@@ -169,10 +169,14 @@ pub struct Size {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    /// The seconds of which they are.
+    /// The seconds up to now that their rates are of.
     pub window_seconds: u64,
+    /// The seconds up to now in which every replica has listened.
+    pub covered_seconds: u64,
     /// How many there are.
     pub flows: usize,
+    /// Whether they are evidence of all callers. If not, the plan judges all callers alike.
+    pub sufficient: bool,
 }
 
 impl Permission {

@@ -192,10 +192,15 @@ fn rows_of(head: &[&str], rows: Vec<Vec<String>>) -> String {
 
 fn verdict(report: &Report) -> String {
     let by = match &report.flows {
-        Some(flows) => format!(
+        Some(flows) if flows.sufficient => format!(
             "by {} of the last {} s",
             plural(flows.flows, "observed flow"),
             flows.window_seconds
+        ),
+        Some(flows) => format!(
+            "by all callers, for {} of {} s is too little evidence",
+            plural(flows.flows, "observed flow"),
+            flows.covered_seconds
         ),
         None => "by all callers, for no flow is known".to_owned(),
     };
