@@ -12,6 +12,8 @@ mod decisions;
 mod demo;
 mod describe;
 mod edges;
+#[cfg(test)]
+mod fake;
 mod findings;
 mod flows;
 #[cfg(test)]
@@ -160,9 +162,12 @@ enum Command {
     /// Take the control plane away again.
     #[command(
         long_about = "Deletes the webhook, the control plane, the API definitions with all their objects, the namespace and the cluster \
-                      roles, in this order. Works with the control plane already dead. Running pods keep their sidecars, certificates and \
-                      last configuration; pods that start later have no sidecar.",
-        after_long_help = "Examples:\n  heddle uninstall --dry-run\n  heddle uninstall\n  heddle uninstall --keep-crds"
+                      roles, in this order. Works with the control plane already dead. Pods with a sidecar are named first, and take --yes: \
+                      they keep their sidecars and last configuration, but no certificate is renewed any more, so that after \
+                      spec.certificates.lifetime of the Mesh (24h by default) every call between them by mutual TLS fails. Pods that start \
+                      later have no sidecar, and ports with the mode Strict refuse them.",
+        after_long_help = "Examples:\n  heddle uninstall --dry-run\n  heddle uninstall\n  heddle uninstall --keep-crds\n  \
+                           heddle ca backup root.yaml && heddle uninstall --yes"
     )]
     Uninstall(uninstall::UninstallArgs),
     /// Check the cluster and the control plane.

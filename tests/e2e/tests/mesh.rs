@@ -226,7 +226,14 @@ fn uninstall_leaves_nothing_and_traffic_flows() -> Result<()> {
         .flag("-n=1500")
         .flag("-qps=100")
         .start("http://server/")?;
-    heddle(&["uninstall"])?;
+    let refused = run_heddle(&["uninstall"])?;
+    let named = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(!refused.status.success(), "{named}");
+    assert!(
+        named.contains("with a sidecar lose the control plane"),
+        "{named}"
+    );
+    heddle(&["uninstall", "--yes"])?;
     let report = load.report()?;
     assert_eq!(
         (report.status("200"), report.errors),
