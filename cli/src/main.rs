@@ -31,6 +31,7 @@ mod proxy;
 mod replicas;
 mod rollout;
 mod sources;
+mod stop;
 mod table;
 mod tap;
 mod top;

@@ -121,7 +121,14 @@ async fn replicas(client: &Client) -> Result<Outcome> {
         .and_then(|status| status.ready_replicas)
         .unwrap_or(0);
     let seen = format!("{ready} of {wanted} replicas are ready");
-    Ok(if ready >= wanted {
+    Ok(if wanted == 0 {
+        Outcome::Fail(
+            "the control plane is scaled to 0".to_owned(),
+            format!(
+                "repeat heddle ca reset --yes if one was interrupted, or kubectl -n {NAMESPACE} scale deployment/{DEPLOYMENT} --replicas=2"
+            ),
+        )
+    } else if ready >= wanted {
         Outcome::Ok(seen)
     } else {
         Outcome::Fail(seen, format!("kubectl -n {NAMESPACE} describe pods"))
@@ -206,6 +213,23 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::fake::Server;
+
+    #[tokio::test]
+    async fn a_control_plane_that_is_scaled_to_0_is_a_failure() {
+        let path = "/apis/apps/v1/namespaces/heddle-system/deployments/heddle-operator";
+        for (wanted, ready, fits) in [(0, 0, false), (2, 1, false), (2, 2, true)] {
+            let deployment = json!({"metadata": {"name": DEPLOYMENT}, "status": {"readyReplicas": ready},
+                "spec": {"replicas": wanted, "selector": {}, "template": {}}});
+            let server = Server::with([(path, deployment)]);
+            let outcome = replicas(&server.client()).await.unwrap();
+            assert_eq!(
+                matches!(outcome, Outcome::Ok(_)),
+                fits,
+                "{ready} of {wanted}"
+            );
+        }
+    }
 
     const NOW: i64 = 1_800_000_000;
 

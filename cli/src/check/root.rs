@@ -3,21 +3,25 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
-use heddle_identity::fingerprint_of;
+use heddle_identity::{CaError, fingerprint_of};
 use heddle_policy_compiler::injection::{names, trust_bundle};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, Client};
+use time::OffsetDateTime;
 
 use super::Outcome;
 use crate::ca;
-use crate::cluster::{self, NAMESPACE};
+use crate::cluster::{self, NAMESPACE, explain};
 use crate::findings::plural;
 
 /// Below this many days the end of the root is a failure, not a date in the distance.
 const DAYS_LEFT: u64 = 30;
 /// So many pods are named.
 const NAMED: usize = 10;
+/// The fix for a root that has ended, or of which no copy is left.
+const RESET: &str =
+    "heddle ca reset --yes makes a new one, and every pod of the mesh must be restarted";
 
 async fn secret(client: &Client) -> Result<Option<Secret>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
@@ -30,9 +34,11 @@ pub(super) async fn root(client: &Client) -> Result<Outcome> {
     let Some(secret) = secret(client).await? else {
         return Ok(match remembered {
             Some(known) => Outcome::Fail(
-                format!("the root (SHA-256 {known}) is lost: Secret {NAMESPACE}/{} is not there", ca::SECRET),
-                "heddle ca restore FILE; without a backup `heddle ca reset` makes a new one, and every pod of the mesh must be restarted"
-                    .to_owned(),
+                format!(
+                    "the root (SHA-256 {known}) is lost: Secret {NAMESPACE}/{} is not there",
+                    ca::SECRET
+                ),
+                format!("heddle ca restore FILE; without a backup {RESET}"),
             ),
             None => Outcome::Fail(
                 format!("Secret {NAMESPACE}/{} is not there", ca::SECRET),
@@ -40,7 +46,10 @@ pub(super) async fn root(client: &Client) -> Result<Outcome> {
             ),
         });
     };
-    let root = ca::authority(&secret)?;
+    let root = match ca::authority(&secret) {
+        Ok(root) => root,
+        Err(error) => return Ok(unusable(&error)),
+    };
     if let Some(known) = remembered.filter(|known| known != root.fingerprint()) {
         return Ok(Outcome::Fail(
             format!(
@@ -56,7 +65,7 @@ pub(super) async fn root(client: &Client) -> Result<Outcome> {
     Ok(if days < DAYS_LEFT {
         Outcome::Fail(
             format!("the root certificate ends in {days} days"),
-            "heddle ca reset, then restart every pod of the mesh".to_owned(),
+            RESET.to_owned(),
         )
     } else {
         Outcome::Ok(format!(
@@ -66,15 +75,34 @@ pub(super) async fn root(client: &Client) -> Result<Outcome> {
     })
 }
 
+/// The failure for a Secret without a usable root.
+fn unusable(error: &anyhow::Error) -> Outcome {
+    let now = OffsetDateTime::now_utc();
+    let fix = match error.downcast_ref::<CaError>() {
+        Some(CaError::NotValidNow { not_after, .. }) if *not_after <= now => RESET.to_owned(),
+        Some(CaError::NotValidNow { .. }) => "correct the clock of this machine".to_owned(),
+        _ => format!(
+            "kubectl -n {NAMESPACE} delete secret {0}, then heddle ca restore FILE; without a backup {RESET}",
+            ca::SECRET
+        ),
+    };
+    let text = format!(
+        "Secret {NAMESPACE}/{} has no usable root: {}",
+        ca::SECRET,
+        explain(error)
+    );
+    Outcome::Fail(text, fix)
+}
+
 /// Whether every sidecar trusts the root.
 pub(super) async fn trust(client: &Client) -> Result<Outcome> {
-    let Some(secret) = secret(client).await? else {
+    let secret = secret(client).await?;
+    let Some(root) = secret.and_then(|secret| ca::authority(&secret).ok()) else {
         return Ok(Outcome::Note(
             "without a root the trust of the sidecars is not known".to_owned(),
             "mend the root first".to_owned(),
         ));
     };
-    let root = ca::authority(&secret)?;
     let strangers = strangers(client, Some(root.fingerprint())).await?;
     Ok(verdict(&strangers))
 }
@@ -130,10 +158,101 @@ fn trusts(pod: &Pod) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use heddle_identity::Ca;
-    use serde_json::json;
+    use std::time::Duration;
+
+    use heddle_identity::{Ca, RootPem};
+    use k8s_openapi::ByteString;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::WEBHOOK;
+    use crate::fake::Server;
+
+    const SECRET: &str = "/api/v1/namespaces/heddle-system/secrets/heddle-ca";
+
+    fn encoded(text: &str) -> ByteString {
+        ByteString(text.as_bytes().to_vec())
+    }
+
+    /// The text and the fix for a Secret with this root.
+    async fn failure(root: &RootPem) -> (String, String) {
+        let data =
+            json!({"ca.crt": encoded(&root.certificates), "ca.key": encoded(&root.private_key)});
+        let server = Server::with([(SECRET, json!({"data": data}))]);
+        let client = server.client();
+        assert!(matches!(trust(&client).await.unwrap(), Outcome::Note(..)));
+        match super::root(&client).await.unwrap() {
+            Outcome::Fail(text, fix) => (text, fix),
+            Outcome::Ok(text) | Outcome::Note(text, _) => panic!("{text}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_root_that_is_unusable_or_over_is_a_failure_with_its_own_fix() {
+        let years = Duration::from_secs(11 * 365 * 24 * 3600);
+        let domain = "a".parse().unwrap();
+        let (_, root) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let (_, over) = Ca::create(&domain, SystemTime::now() - years).unwrap();
+        let (_, later) = Ca::create(&domain, SystemTime::now() + years).unwrap();
+
+        let (text, fix) = failure(&over).await;
+        assert!(
+            text.contains("is valid from") && text.contains(ca::SECRET),
+            "{text}"
+        );
+        assert!(fix.starts_with("heddle ca reset"), "{fix}");
+        let (text, fix) = failure(&later).await;
+        assert!(
+            text.contains("is valid from") && fix.contains("clock"),
+            "{text}: {fix}"
+        );
+        let broken = [
+            RootPem {
+                private_key: over.private_key.clone(),
+                ..root.clone()
+            },
+            RootPem {
+                certificates: "none".to_owned(),
+                ..root
+            },
+        ];
+        for broken in broken {
+            let (text, fix) = failure(&broken).await;
+            assert!(text.contains("has no usable root"), "{text}");
+            let parts = [
+                "delete secret heddle-ca",
+                "heddle ca restore FILE",
+                "heddle ca reset",
+            ];
+            assert!(parts.iter().all(|part| fix.contains(part)), "{fix}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_root_that_only_the_webhook_remembers_is_lost() {
+        let (ca, _) = Ca::create(&"a".parse().unwrap(), SystemTime::now()).unwrap();
+        let path = format!(
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+        );
+        let webhook = |bundle: Value| json!({"metadata": {"name": WEBHOOK}, "webhooks": [{"name": "a", "clientConfig": {"caBundle": bundle}}]});
+        let server = Server::with([(&path, webhook(json!(encoded(ca.trust_bundle()))))]);
+        let Outcome::Fail(text, fix) = super::root(&server.client()).await.unwrap() else {
+            panic!("a lost root is a failure");
+        };
+        assert!(
+            text.contains(ca.fingerprint()) && text.contains("is lost"),
+            "{text}"
+        );
+        assert!(fix.starts_with("heddle ca restore FILE"), "{fix}");
+        let server = Server::with([(&path, webhook(Value::Null))]);
+        let Outcome::Fail(text, fix) = super::root(&server.client()).await.unwrap() else {
+            panic!("a missing root is a failure");
+        };
+        assert!(
+            !text.contains("is lost") && fix.contains("logs"),
+            "{text}: {fix}"
+        );
+    }
 
     fn pod(bundle: &str, phase: &str) -> Pod {
         serde_json::from_value(json!({

@@ -17,12 +17,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 pub use children::{CHILD, become_program};
 
 use crate::dashboard::Dashboard;
 use crate::edges::live::Source;
+use crate::stop;
 use children::Children;
 use mesh::Mesh;
 use term::Term;
@@ -54,7 +54,7 @@ pub async fn run(args: &DemoArgs) -> Result<()> {
     let dir = WorkDir::create(root.clone(), net.clone())?;
     let mut children = Children::new(dir.logs());
     let mut term = Term::new();
-    let stopped = stopped()?;
+    let stopped = stop::stopped()?;
     let outcome = tokio::select! {
         outcome = play(args, &mut term, &mut children, &dir, &net, &binaries) => outcome,
         () = stopped => Err(anyhow::anyhow!("stopped")),
@@ -139,18 +139,4 @@ fn root(args: &DemoArgs, seed: u64) -> Result<PathBuf> {
 /// The standard library seeds its hashers at random, which is random enough to pick a block of addresses.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// Ends at Ctrl-C or SIGTERM.
-fn stopped() -> Result<impl Future<Output = ()>> {
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }

@@ -1,31 +1,30 @@
 //! `heddle ca`: a copy of the mesh's root, its restoration, and the reset to a new one.
 
+mod reset;
+
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use heddle_identity::{Ca, RootPem};
+use heddle_identity::{Ca, RootPem, fingerprint_of};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::PostParams;
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{self, ClusterArgs, NAMESPACE, WEBHOOK};
 use crate::out::tell;
+use crate::stop;
 
 /// The Secret that holds the root and its key.
 pub const SECRET: &str = "heddle-ca";
 /// The ConfigMap that remembers the root's fingerprint.
 pub const MEMORY: &str = "heddle-root";
-const DEPLOYMENT: &str = "heddle-operator";
-/// Between two looks at replicas that are ending.
-const POLL: Duration = Duration::from_millis(500);
 const LARGEST_BACKUP: u64 = 1 << 20;
 
 /// Commands about the root certificate of the mesh.
@@ -47,7 +46,8 @@ pub enum CaCommand {
     #[command(
         long_about = "Stops the operator, deletes the root and the memory of it, and starts the operator, which makes a new root. Running \
                       sidecars do not trust the new root: every pod of the mesh must be restarted afterwards, and calls between old and new \
-                      pods fail until then."
+                      pods fail until then. Ctrl-C while the operator ends starts it again with the old root. Where the connection is lost, \
+                      an annotation of the Deployment keeps the replicas, and a repetition of the command restores them."
     )]
     Reset(ResetArgs),
 }
@@ -82,7 +82,10 @@ pub async fn run(command: &CaCommand) -> Result<()> {
             let (secret, ca) = read(&args.file)?;
             restore(&args.cluster.client().await?, secret, &ca).await
         }
-        CaCommand::Reset(args) => reset(&args.cluster.client().await?, args.timeout).await,
+        CaCommand::Reset(args) => {
+            let (client, stopped) = (args.cluster.client().await?, stop::stopped()?);
+            reset::reset(&client, Duration::from_secs(args.timeout), stopped).await
+        }
     }
 }
 
@@ -153,13 +156,23 @@ pub fn authority(secret: &Secret) -> Result<Ca> {
     Ok(Ca::load(&root, SystemTime::now())?)
 }
 
-/// The fingerprint that the mesh remembers, if any.
+/// The fingerprint that the mesh remembers, if any: in the ConfigMap, or where that is gone too in the CA bundle of the webhook. The operator
+/// decides by the same two.
 pub async fn remembered(client: &Client) -> Result<Option<String>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let memory = cluster::find("get the memory of the root", api.get(MEMORY)).await?;
-    Ok(memory
-        .and_then(|memory| memory.data)
-        .and_then(|mut data| data.remove("fingerprint")))
+    let data = memory.and_then(|memory| memory.data);
+    if let Some(fingerprint) = data.and_then(|mut data| data.remove("fingerprint")) {
+        return Ok(Some(fingerprint));
+    }
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let webhook = cluster::find("get the webhook", webhooks.get(WEBHOOK)).await?;
+    let webhooks = webhook.and_then(|webhook| webhook.webhooks);
+    let mut bundles = webhooks
+        .iter()
+        .flatten()
+        .filter_map(|webhook| webhook.client_config.ca_bundle.as_ref());
+    Ok(bundles.find_map(|bundle| fingerprint_of(&bundle.0)))
 }
 
 async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
@@ -197,81 +210,10 @@ async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
     Ok(())
 }
 
-async fn reset(client: &Client, timeout: u64) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
-    let deployment = cluster::call("get the operator", deployments.get(DEPLOYMENT)).await?;
-    let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    // A running replica would put the old root back.
-    scale(&deployments, 0).await?;
-    let ended = ended(client, Duration::from_secs(timeout)).await;
-    let forgotten = match ended {
-        Ok(()) => forget(client).await,
-        Err(error) => Err(error),
-    };
-    scale(&deployments, replicas.max(1)).await?;
-    forgotten?;
-    tell!("the root is given up; the operator makes a new one as it starts");
-    tell!("now restart every pod of the mesh: `heddle check` names those that trust the old root");
-    Ok(())
-}
-
-async fn scale(deployments: &Api<Deployment>, replicas: i32) -> Result<()> {
-    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-    let params = PatchParams::default();
-    let call = deployments.patch_scale(DEPLOYMENT, &params, &patch);
-    cluster::call("scale the operator", call).await?;
-    tell!("scaled deployment/{DEPLOYMENT} to {replicas}");
-    Ok(())
-}
-
-async fn ended(client: &Client, timeout: Duration) -> Result<()> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let params = ListParams::default()
-        .labels("app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator");
-    let deadline = Instant::now() + timeout;
-    loop {
-        let left = cluster::call("list the operator's pods", pods.list(&params)).await?;
-        if left.items.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "{} replicas of the operator are still there after {} s, so the root was left alone",
-                left.items.len(),
-                timeout.as_secs()
-            );
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-/// Deletes the root and every memory of it.
-async fn forget(client: &Client) -> Result<()> {
-    let params = DeleteParams::default();
-    let memory: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
-    cluster::find("forget the root", memory.delete(MEMORY, &params)).await?;
-    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    if let Some(present) = cluster::find("get the webhook", webhooks.get(WEBHOOK)).await? {
-        let bundles: Vec<Value> = present
-            .webhooks
-            .iter()
-            .flatten()
-            .enumerate()
-            .filter(|(_, webhook)| webhook.client_config.ca_bundle.is_some())
-            .map(|(index, _)| json!({"op": "remove", "path": format!("/webhooks/{index}/clientConfig/caBundle")}))
-            .collect();
-        let patch: Patch<()> = Patch::Json(serde_json::from_value(Value::Array(bundles))?);
-        let params = PatchParams::default();
-        let call = webhooks.patch(WEBHOOK, &params, &patch);
-        cluster::call("take the CA bundle from the webhook", call).await?;
-    }
-    cluster::find("delete the root", secrets(client).delete(SECRET, &params)).await?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::Server;
 
     #[test]
     fn a_backup_is_read_back_and_any_other_file_is_refused() {
@@ -299,6 +241,44 @@ mod tests {
             let error = format!("{:#}", read(&file).unwrap_err());
             assert!(!error.contains("PRIVATE"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_foreign_root_is_refused_where_only_the_webhook_remembers_its_own() {
+        let domain = "cluster.local".parse().unwrap();
+        let (ca, root) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let (foreign, other) = Ca::create(&domain, SystemTime::now()).unwrap();
+        let of = |root: &RootPem| -> Secret {
+            let data =
+                json!({"ca.crt": base64(&root.certificates), "ca.key": base64(&root.private_key)});
+            serde_json::from_value(json!({"data": data})).unwrap()
+        };
+        let bundle = json!({"caBundle": base64(ca.trust_bundle())});
+        let webhook = json!({
+            "metadata": {"name": WEBHOOK},
+            "webhooks": [{"name": "bare.heddle.dev", "clientConfig": {}}, {"name": "inject.heddle.dev", "clientConfig": bundle}],
+        });
+        let path = format!(
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+        );
+        let server = Server::with([(&path, webhook)]);
+        let client = server.client();
+        let known = remembered(&client).await.unwrap();
+        assert_eq!(known.as_deref(), Some(ca.fingerprint()));
+        let refused = restore(&client, of(&other), &foreign).await.unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.contains("but this mesh uses"), "{refused}");
+        assert_eq!(server.paths(), std::slice::from_ref(&path));
+        restore(&client, of(&root), &ca).await.unwrap();
+        let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}");
+        assert_eq!(server.paths(), [secret, path]);
+
+        // Nothing remembers a root.
+        let server = Server::default();
+        assert_eq!(remembered(&server.client()).await.unwrap(), None);
+        restore(&server.client(), of(&other), &foreign)
+            .await
+            .unwrap();
     }
 
     fn base64(text: &str) -> String {
