@@ -15,6 +15,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::{ObjectKind, with_policies};
 use crate::settings::Settings;
 use crate::status::ObjectStatus;
+use crate::traffic::RuleId;
 use crate::validation::inputs::Target;
 use crate::validation::{Recorder, ValidationReport};
 use crate::world::{Declared, DeclaredSpec, History, NamespacedName, Port};
@@ -146,20 +147,47 @@ impl<'a, S> Candidate<'a, S> {
             .named_budgets(&Target::Service(service.clone()))
     }
 
-    /// The ports of a service at which a route or split of an earlier kind and of the policy's namespace has rules in force.
+    /// The ports of a service at which a route or split of an earlier kind and of the policy's namespace has rules in force: any, or those with
+    /// this name.
     pub(crate) fn ports_of_route(
         &self,
         route: &ObjectRef,
         service: &NamespacedName,
+        rule: Option<&str>,
     ) -> BTreeSet<Port> {
+        let is_named =
+            |id: &RuleId| rule.is_none_or(|rule| id.rule_name().is_some_and(|of| **of == *rule));
+        let ports = self.rules_of_route(route, service);
+        let named = ports.filter(|(_, id)| is_named(id));
+        named.map(|(port, _)| port).collect()
+    }
+
+    /// The names of the rules in force at a service of a route of an earlier kind and of the policy's namespace.
+    pub(crate) fn rule_names_of_route(
+        &self,
+        route: &ObjectRef,
+        service: &NamespacedName,
+    ) -> BTreeSet<Arc<str>> {
+        let rules = self.rules_of_route(route, service);
+        rules
+            .filter_map(|(_, id)| id.rule_name().cloned())
+            .collect()
+    }
+
+    /// The rules in force at a service of a route or split of an earlier kind and of the policy's namespace, with their ports.
+    fn rules_of_route<'r>(
+        &self,
+        route: &'r ObjectRef,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = (Port, &'a RuleId)> + use<'a, 'r, S> {
         self.lookup.record_attached(route.kind, service);
         let target = Target::Service(service.clone());
         let attached = self.earlier.routes(route.kind, &target, self.namespace());
-        let ports = attached.into_iter().flatten().filter(|(_, rules)| {
-            let mut entries = rules.entries().iter();
-            entries.any(|entry| entry.rule.id.object() == Some(route))
+        let rules = attached.into_iter().flatten().flat_map(|(port, rules)| {
+            let entries = rules.entries().iter();
+            entries.map(|entry| (*port, &entry.rule.id))
         });
-        ports.map(|(port, _)| *port).collect()
+        rules.filter(move |(_, id)| id.object() == Some(route))
     }
 
     /// The namespace of the policy.

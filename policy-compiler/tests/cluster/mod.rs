@@ -2,11 +2,14 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "tests; each test binary uses a part of this"
 )]
 
 pub mod view;
+
+use std::sync::Arc;
 
 use heddle_policy_compiler::{Finding, KubeObject, WorldBuilder, ingest};
 use serde_json::{Value, json};
@@ -22,6 +25,18 @@ pub fn apply(builder: &mut WorldBuilder, values: impl IntoIterator<Item = Value>
         .into_iter()
         .flat_map(|value| builder.apply(object(value)))
         .collect()
+}
+
+/// The second generation of a declared object, with the past of the first one.
+pub fn with_last_good(value: Value, good: Value) -> KubeObject {
+    let KubeObject::Declared(object) = object(value) else {
+        panic!("not a declared object");
+    };
+    let mut object = Arc::unwrap_or_clone(object);
+    let good = json!({"generation": 1, "spec": good});
+    object.remembered.last_good = Some(serde_json::from_value(good).unwrap());
+    object.generation = 2;
+    KubeObject::Declared(Arc::new(object))
 }
 
 pub fn service(name: &str, ip: &str, selector: Value, ports: Value) -> Value {

@@ -18,12 +18,12 @@ mod harness;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cluster::{apply, http_route, of_namespace, pod, service, slice, split};
+use cluster::{apply, http_route, of_namespace, pod, service, slice, split, with_last_good};
 use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::{Request, evaluate};
 use heddle_policy_compiler::{
-    Call, Compiled, KubeObject, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, Part, World,
-    WorldBuilder, compile, print,
+    Call, Compiled, NamespacedName, ObjectKind, ObjectRef, ObjectStatus, Part, World, WorldBuilder,
+    compile, print,
 };
 use serde_json::{Value, json};
 
@@ -155,18 +155,6 @@ fn matches_and_mirrors_of_a_route_and_of_a_split_give_the_same_configuration_too
             .any(|text| text.contains("request_mirror_policies"))
     );
     assert_eq!(routed, without_rule(&shifted));
-}
-
-/// The object with the past of another generation.
-fn with_last_good(value: Value, good: Value) -> KubeObject {
-    let KubeObject::Declared(object) = cluster::object(value) else {
-        panic!("not a declared object");
-    };
-    let mut object = Arc::unwrap_or_clone(object);
-    let good = json!({"generation": 1, "spec": good});
-    object.remembered.last_good = Some(serde_json::from_value(good).unwrap());
-    object.generation = 2;
-    KubeObject::Declared(Arc::new(object))
 }
 
 fn condition(status: &ObjectStatus, kind: ConditionType) -> (ConditionStatus, String) {

@@ -93,13 +93,13 @@ impl PolicyKind for TrafficPolicySpec {
                 .findings
                 .extend(services::without_pods(object, &groups, service));
         }
-        if let Some(route) = &spec.target.route {
-            attached.places = routes::places(policy, route, report);
-        }
+        let route = spec.target.route.as_ref();
+        let places = route.map(|route| routes::places(policy, route, report));
         let declared = DeclaredPolicy {
             object: object.clone(),
             target: policy_target(&target, &part),
             groups,
+            places: places.unwrap_or_default(),
         };
         attached.policies.insert(part, declared);
     }

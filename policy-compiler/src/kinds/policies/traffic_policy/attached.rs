@@ -1,6 +1,6 @@
 //! The policies of a target, and the one policy that they are for a port.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::port_policy::{DeclaredPolicy, PortPolicy};
@@ -9,7 +9,7 @@ use crate::kinds::traffic_policy::PolicyGroups;
 use crate::traffic::{
     Ejection, ExternalHost, ExternalProtocol, HeaderPolicy, HostPolicy, Overload, RateLimit, RuleId,
 };
-use crate::world::{NamespacedName, Port, Protocol};
+use crate::world::{Port, Protocol};
 
 /// The part of a target that a policy names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +39,6 @@ impl Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TargetPolicies {
     pub(super) policies: BTreeMap<Part, DeclaredPolicy>,
-    /// The ports of services at which the rules of a route are in force.
-    pub(super) places: BTreeSet<(NamespacedName, Port)>,
 }
 
 /// The fields of an object that the pods behind all ports keep, or behind one.

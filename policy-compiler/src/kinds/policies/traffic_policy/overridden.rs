@@ -8,8 +8,9 @@ use crate::finding::ObjectRef;
 use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 
-/// The routes of each service that have policies, with the port.
-type Routed<'a> = BTreeMap<&'a NamespacedName, Vec<(Port, &'a ObjectRef, &'a TargetPolicies)>>;
+/// The policies of the routes of each service, with the port, the route and the part of it.
+type Routed<'a> =
+    BTreeMap<&'a NamespacedName, Vec<(Port, &'a ObjectRef, &'a Part, &'a DeclaredPolicy)>>;
 
 /// The places where a policy loses, by the closer target of the winners.
 #[derive(Default)]
@@ -28,9 +29,11 @@ pub(super) fn overridden<'a>(
         let Target::Route(route) = target else {
             continue;
         };
-        for (service, port) in &policies.places {
-            let of_service = routed.entry(service).or_default();
-            of_service.push((*port, route, policies));
+        for (part, closer) in &policies.policies {
+            for (service, port) in &closer.places {
+                let of_service = routed.entry(service).or_default();
+                of_service.push((*port, route, part, closer));
+            }
         }
     }
     let mut all = Vec::new();
@@ -44,7 +47,9 @@ pub(super) fn overridden<'a>(
                 let routes = routed.get(service).into_iter().flatten();
                 let at_part = |at: &Port| part.port().is_none_or(|port| port == *at);
                 let routes = routes.filter(|(port, ..)| at_part(port));
-                routes.for_each(|(_, route, closer)| losses.add_route(policy, route, closer));
+                routes.for_each(|(_, route, part, closer)| {
+                    losses.add_route(policy, route, part, closer)
+                });
             }
             all.extend(losses.sentence().map(|text| (&policy.object, text)));
         }
@@ -65,17 +70,21 @@ impl Losses {
         }
     }
 
-    /// Those of the policy of a service to the policies of a route.
-    fn add_route(&mut self, policy: &DeclaredPolicy, route: &ObjectRef, closer: &TargetPolicies) {
-        for (part, closer) in &closer.policies {
-            let (losses, place) = match part {
-                Part::Whole | Part::Port(_) => (&mut self.routes, route.to_string()),
-                Part::Rule(rule) => (&mut self.rules, format!("rule {rule} of {route}")),
-            };
-            let loss = loss(policy, closer, &place);
-            // A route may have several ports of a service.
-            losses.extend(loss.filter(|loss| !losses.contains(loss)));
-        }
+    /// Those of the policy of a service to a policy of a route.
+    fn add_route(
+        &mut self,
+        policy: &DeclaredPolicy,
+        route: &ObjectRef,
+        part: &Part,
+        closer: &DeclaredPolicy,
+    ) {
+        let (losses, place) = match part {
+            Part::Whole | Part::Port(_) => (&mut self.routes, route.to_string()),
+            Part::Rule(rule) => (&mut self.rules, format!("rule {rule} of {route}")),
+        };
+        let loss = loss(policy, closer, &place);
+        // A route may have several ports of a service.
+        losses.extend(loss.filter(|loss| !losses.contains(loss)));
     }
 
     fn sentence(self) -> Option<String> {

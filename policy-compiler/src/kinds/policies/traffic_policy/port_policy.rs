@@ -7,7 +7,7 @@ use crate::finding::ObjectRef;
 use crate::kinds::policies::x_backend_traffic_policy::BackendPolicy;
 use crate::kinds::traffic_policy::{self as groups, PolicyGroups};
 use crate::traffic::{Balance, HeaderPolicy, RetryBudget, RoutePolicy, UpstreamPolicy};
-use crate::world::Protocol;
+use crate::world::{NamespacedName, Port, Protocol};
 
 /// The target of a policy, in the order of precedence: the closest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +55,8 @@ pub(crate) struct DeclaredPolicy {
     pub(super) object: ObjectRef,
     pub(super) target: PolicyTarget,
     pub(super) groups: PolicyGroups,
+    /// The ports of services at which the rules of the targeted route are in force. Of another target there are none.
+    pub(super) places: BTreeSet<(NamespacedName, Port)>,
 }
 
 /// How rules have requests to a backend sent again that an application may have received.

@@ -1,12 +1,14 @@
 //! A route as the target of a `TrafficPolicy`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use heddle_crds::{
     ForeignSpec, GrpcRouteSpec, HttpRouteSpec, RouteKind, RouteTarget, TrafficPolicySpec,
     TrafficSplitSpec, reason,
 };
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::services::not_http;
 use crate::finding::{Finding, ObjectRef};
@@ -14,18 +16,19 @@ use crate::kind::ObjectKind;
 use crate::kinds::policy::{Candidate, ObjectReport};
 use crate::kinds::routes::parent_services;
 use crate::kinds::{DECLARE_HTTP, ValidationError};
-use crate::world::{Declared, DeclaredSpec, NamespacedName, Port, Protocol};
+use crate::world::{DeclaredSpec, NamespacedName, Port, Protocol};
 
 /// So many names of rules are in a message.
 const NAMED: usize = 8;
 
-/// A route as it is declared.
+/// A route as it is declared, with the parts of its last good spec that are in force in place of an invalid one.
 #[derive(Default)]
-struct DeclaredRoute {
-    /// The services that it routes calls of, with the one port that it names.
+struct NamedRoute {
+    /// The services that it routes calls of, with the one port that it names: as declared, then by the last good spec. At each of them the
+    /// rules in force are asked for.
     services: BTreeSet<(NamespacedName, Option<Port>)>,
-    /// The names of its rules. None: the route cannot be read, and its own status has the reason.
-    rules: Option<Vec<String>>,
+    /// The names of its rules, as declared and in force. None: the route cannot be read, and its own status has the reason.
+    rules: Option<BTreeSet<Arc<str>>>,
 }
 
 /// A rule of a route of Gateway API.
@@ -57,7 +60,7 @@ pub(super) fn check(
         problems.push(ValidationError::invalid("spec.target.port", message, fix));
     }
     let object = reference(&policy.declared.object, target);
-    let Some(route) = declared(policy, target) else {
+    let Some(route) = named(policy, target, &object) else {
         problems.push(ValidationError::unresolved(
             reason::ROUTE_NOT_FOUND,
             "spec.target.route.name",
@@ -102,7 +105,7 @@ fn unsupported(spec: &TrafficPolicySpec) -> impl Iterator<Item = ValidationError
 fn check_rule(
     target: &RouteTarget,
     object: &ObjectRef,
-    route: &DeclaredRoute,
+    route: &NamedRoute,
 ) -> Option<ValidationError> {
     let (name, field) = (target.rule.as_ref()?, "spec.target.route.rule");
     if target.kind == RouteKind::TrafficSplit {
@@ -110,10 +113,10 @@ fn check_rule(
         return Some(ValidationError::invalid(field, message, "remove it"));
     }
     let rules = route.rules.as_ref()?;
-    if rules.contains(name) {
+    if rules.contains(name.as_str()) {
         return None;
     }
-    let others: Vec<&str> = rules.iter().take(NAMED).map(String::as_str).collect();
+    let others: Vec<&str> = rules.iter().take(NAMED).map(|name| &**name).collect();
     let others = match others.is_empty() {
         true => "no rule of it has a name".to_owned(),
         false => format!("its rules have the names {}", others.join(", ")),
@@ -131,15 +134,18 @@ fn check_ports(
     policy: &Candidate<'_, TrafficPolicySpec>,
     target: &RouteTarget,
     object: &ObjectRef,
-    route: &DeclaredRoute,
+    route: &NamedRoute,
 ) -> Option<ValidationError> {
     if target.kind != RouteKind::TrafficSplit {
         return None;
     }
-    let (name, port) = route.services.first()?;
-    let service = policy.lookup.service(name)?;
-    let targeted = port.map_or(service.ports.len(), |_| 1);
-    if not_http(service, *port).count() < targeted {
+    let mut known = route.services.iter();
+    let takes_none = |(name, port): &(NamespacedName, Option<Port>)| {
+        let service = policy.lookup.service(name)?;
+        let targeted = port.map_or(service.ports.len(), |_| 1);
+        Some(not_http(service, *port).count() == targeted)
+    };
+    if route.services.is_empty() || !known.all(|at| takes_none(at) == Some(true)) {
         return None;
     }
     let message = format!("no port of {object} carries HTTP, and the policy is for requests");
@@ -157,10 +163,11 @@ pub(super) fn places(
         &policy.declared.object,
         reference(&policy.declared.object, target),
     );
-    let route = declared(policy, target).unwrap_or_default();
+    let route = named(policy, target, &object).unwrap_or_default();
+    let rule = target.rule.as_deref();
     let mut places = BTreeSet::new();
     for (service, _) in route.services {
-        let ports = policy.ports_of_route(&object, &service).into_iter();
+        let ports = policy.ports_of_route(&object, &service, rule).into_iter();
         places.extend(ports.map(|port| (service.clone(), port)));
     }
     let is_http = |(name, port): &(NamespacedName, Port)| {
@@ -170,11 +177,15 @@ pub(super) fn places(
     };
     let (http, bytes): (BTreeSet<_>, BTreeSet<_>) = places.into_iter().partition(is_http);
     if http.is_empty() {
+        let subject = rule.map_or_else(
+            || object.to_string(),
+            |rule| format!("rule {rule} of {object}"),
+        );
         report.warn(
             own,
             "spec.target.route".to_owned(),
             reason::NO_EFFECT,
-            format!("{object} has no port with requests, so the policy has no effect"),
+            format!("{subject} has no port with requests, so the policy has no effect"),
             "see the status of the route".to_owned(),
         );
     }
@@ -188,47 +199,65 @@ pub(super) fn places(
     http
 }
 
-fn declared(
+/// The route of a target. None: there is no such object.
+fn named(
     policy: &Candidate<'_, TrafficPolicySpec>,
     target: &RouteTarget,
-) -> Option<DeclaredRoute> {
-    let name = policy.service(&target.name);
-    match target.kind {
-        RouteKind::HttpRoute => {
-            let declared = policy.lookup.other::<HttpRouteSpec>(&name)?;
-            Some(of_gateway_api(policy, declared))
-        }
-        RouteKind::GrpcRoute => {
-            let declared = policy.lookup.other::<GrpcRouteSpec>(&name)?;
-            Some(of_gateway_api(policy, declared))
-        }
-        RouteKind::TrafficSplit => {
-            let declared = policy.lookup.other::<TrafficSplitSpec>(&name)?;
-            let split = declared.spec.as_ref().ok();
-            let place =
-                split.map(|split| (policy.service(&split.service), split.port.map(Port::from)));
-            Some(DeclaredRoute {
-                services: place.into_iter().collect(),
-                rules: None,
-            })
-        }
+    object: &ObjectRef,
+) -> Option<NamedRoute> {
+    let mut route = match target.kind {
+        RouteKind::HttpRoute => read::<HttpRouteSpec>(policy, object, of_gateway_api),
+        RouteKind::GrpcRoute => read::<GrpcRouteSpec>(policy, object, of_gateway_api),
+        RouteKind::TrafficSplit => read::<TrafficSplitSpec>(policy, object, of_split),
+    }?;
+    let in_force = route.services.iter();
+    let in_force = in_force.flat_map(|(service, _)| policy.rule_names_of_route(object, service));
+    let in_force: Vec<_> = in_force.collect();
+    if let Some(rules) = &mut route.rules {
+        rules.extend(in_force);
+    }
+    Some(route)
+}
+
+/// Reads a route and its last good spec.
+fn read<S: DeclaredSpec + DeserializeOwned>(
+    policy: &Candidate<'_, TrafficPolicySpec>,
+    object: &ObjectRef,
+    of: impl Fn(&Candidate<'_, TrafficPolicySpec>, &S) -> NamedRoute,
+) -> Option<NamedRoute> {
+    let declared = policy.lookup.other::<S>(&NamespacedName::of(object))?;
+    let last_good = policy.lookup.history(object).last_good();
+    let last_good = last_good.and_then(|last| last.read::<S>().ok());
+    let mut route = declared
+        .spec
+        .as_ref()
+        .map(|spec| of(policy, spec))
+        .unwrap_or_default();
+    let last_good = last_good.map(|spec| of(policy, &spec).services);
+    route.services.extend(last_good.into_iter().flatten());
+    Some(route)
+}
+
+fn of_split(policy: &Candidate<'_, TrafficPolicySpec>, split: &TrafficSplitSpec) -> NamedRoute {
+    let place = (policy.service(&split.service), split.port.map(Port::from));
+    NamedRoute {
+        services: BTreeSet::from([place]),
+        rules: None,
     }
 }
 
 fn of_gateway_api<T>(
     policy: &Candidate<'_, TrafficPolicySpec>,
-    declared: &Declared<ForeignSpec<T>>,
-) -> DeclaredRoute
-where
-    ForeignSpec<T>: DeclaredSpec,
-{
-    let Ok(spec) = &declared.spec else {
-        return DeclaredRoute::default();
-    };
+    spec: &ForeignSpec<T>,
+) -> NamedRoute {
     let services = parent_services(policy, spec).into_iter();
     let rules = spec.elements::<NamedRule>("rules").into_iter();
-    DeclaredRoute {
+    NamedRoute {
         services: services.map(|service| (service, None)).collect(),
-        rules: Some(rules.filter_map(|(_, rule)| rule.name).collect()),
+        rules: Some(
+            rules
+                .filter_map(|(_, rule)| Some(rule.name?.into()))
+                .collect(),
+        ),
     }
 }

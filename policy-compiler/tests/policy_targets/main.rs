@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "../cluster/mod.rs"]
 mod cluster;
+mod in_force;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster::view::{view, view_of};
 use cluster::{apply, http_route, of_namespace, pod, service, slice, traffic_policy};
+use heddle_crds::{ConditionStatus, ConditionType};
 use heddle_policy_compiler::traffic::RoutePolicy;
 use heddle_policy_compiler::world::Port;
 use heddle_policy_compiler::{
@@ -316,6 +319,16 @@ fn a_policy_of_another_namespace_holds_for_its_own_callers_and_comes_first() {
         let restored = limited.update(&builder.world());
         assert_eq!(seen_there(&restored), seen_there(&without));
     }
+}
+
+/// The message of the condition `Conflicted` of a policy that is in force, and its reason.
+fn overridden(compiled: &Compiled, namespace: &str, name: &str) -> (String, String) {
+    let object = ObjectRef::new(ObjectKind::TrafficPolicy, namespace, name);
+    let status = &compiled.statuses[&object];
+    let condition = status.condition(ConditionType::Conflicted).unwrap();
+    assert_eq!(condition.status, ConditionStatus::False);
+    assert!(status.in_force.is_some());
+    (condition.reason.clone(), condition.message.clone())
 }
 
 /// The timeouts of the routes of a view.
