@@ -125,9 +125,9 @@ impl<'a> ClusterInputs<'a> {
         let mut all = self.rules_by_callers(service, port.port);
         let validated = &self.compiled.validated;
         if port.protocol == Protocol::Http {
+            let with_routes = validated.consumers(service, port.port);
             for namespace in validated.policy_consumers(service, port.port) {
-                let with_routes = all.iter().any(|(of, _)| of.namespace() == Some(namespace));
-                if !with_routes {
+                if !with_routes.contains(namespace) {
                     let rules = self.rules(service, port.port, None);
                     all.push((Callers::Of(namespace), rules));
                 }
@@ -169,9 +169,9 @@ impl<'a> ClusterInputs<'a> {
             true => Otherwise::WholeService,
             false => {
                 // A namespace may have policies of its own without routes.
-                let routes = validated.consumers(service, port);
-                let callers = facet.namespace.as_ref().and_then(|of| routes.get(of));
-                validated.otherwise(service, port, callers.copied())
+                let namespace = facet.namespace.as_ref();
+                let callers = namespace.and_then(|of| validated.consumer(service, port, of));
+                validated.otherwise(service, port, callers)
             }
         }
     }

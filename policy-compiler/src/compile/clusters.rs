@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::cluster_inputs::ClusterInputs;
-use super::facet::{Caller, Facet, OutPort, candidates, for_caller};
-use super::memo::{Lazy, kept};
+use super::facet::{Caller, Facet, OutPort, for_caller};
+use super::memo::{Lazy, Shared};
 use super::routes;
 use super::rule_upstreams::{Place, governed, mirror, of_consumers, subset};
 use super::server_names::{NamedCluster, named};
-use super::upstreams::{ClusterAndEndpoints, OldClusters, ServiceCluster};
+use super::upstreams::{ClusterAndEndpoints, KnownClusters, ServiceCluster};
 use crate::called_server::CalledServer;
 use crate::envoy::otlp::COLLECTOR;
 use crate::envoy::shared_limits::LIMITER;
@@ -133,23 +133,59 @@ impl OutboundPort {
         pairs.find(|upstream| &*upstream.name == name)
     }
 
+    /// Its parts, by identity: equal ones are shared.
+    fn shared_parts(&self) -> SharedParts {
+        let pairs = self.pairs.iter().map(ClusterAndEndpoints::identity);
+        let route = self.route.as_ref().map(|route| Arc::as_ptr(route).cast());
+        (pairs.collect(), route, self.sticky, self.named.clone())
+    }
+
     /// All clusters that calls may go to.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         self.pairs.iter().map(ClusterAndEndpoints::name)
     }
 }
 
-impl PartialEq for OutboundPort {
-    fn eq(&self, other: &Self) -> bool {
-        self.pairs == other.pairs
-            && self.route == other.route
-            && self.sticky == other.sticky
-            && self.named == other.named
-    }
-}
-
 /// The client's side of a service by port and callers. A headless one has none: its callers dial pods.
 pub(crate) type OutboundService = BTreeMap<OutPort, Arc<OutboundPort>>;
+
+/// The parts of the client side of a service that a port has, by identity: equal parts are shared.
+type SharedParts = (
+    Vec<[*const (); 2]>,
+    Option<*const ()>,
+    bool,
+    Option<Arc<[NamedCluster]>>,
+);
+
+/// The parts of the last compile of the client side of a service, and those that this compile has made.
+#[derive(Default)]
+struct KnownSides {
+    clusters: KnownClusters,
+    routes: Shared<Lazy<RouteTable>>,
+    sides: BTreeMap<SharedParts, Arc<OutboundPort>>,
+}
+
+impl KnownSides {
+    fn of(old: Option<&OutboundService>) -> Self {
+        let old = || old.into_iter().flat_map(OutboundService::values);
+        let mut known = Self {
+            clusters: KnownClusters::of(old().flat_map(|side| &side.pairs)),
+            ..Self::default()
+        };
+        for side in old() {
+            side.route.iter().for_each(|route| known.routes.add(route));
+            let parts = side.shared_parts();
+            known.sides.entry(parts).or_insert_with(|| Arc::clone(side));
+        }
+        known
+    }
+
+    /// Returns the known port with the same parts, or this one.
+    fn shared(&mut self, side: OutboundPort) -> Arc<OutboundPort> {
+        let shared = self.sides.entry(side.shared_parts());
+        Arc::clone(shared.or_insert_with(|| Arc::new(side)))
+    }
+}
 
 /// Compiles the client side of a service.
 pub(crate) fn client_sides(
@@ -158,6 +194,7 @@ pub(crate) fn client_sides(
     old: Option<&OutboundService>,
 ) -> OutboundService {
     let mut sides = OutboundService::new();
+    let mut known = KnownSides::of(old);
     if service.headless {
         return sides;
     }
@@ -165,10 +202,8 @@ pub(crate) fn client_sides(
         for (callers, rules) in scene.rules_of_requests(&service.name, port) {
             for facet in scene.facets(service, *number, &rules, callers) {
                 let key = (*number, facet);
-                let old = candidates(old, &sides, &key);
-                if let Some(side) = client_side(scene, service, &key, &rules, &old) {
-                    let side = kept(old.into_iter(), side);
-                    sides.insert(key, side);
+                if let Some(side) = client_side(scene, service, &key, &rules, &mut known) {
+                    sides.insert(key, known.shared(side));
                 }
             }
         }
@@ -182,7 +217,7 @@ fn client_side(
     service: &Service,
     key: &OutPort,
     rules: &[&RouteEntry],
-    old: &[&Arc<OutboundPort>],
+    known: &mut KnownSides,
 ) -> Option<OutboundPort> {
     let (number, facet) = key;
     let called = Caller::of(service, facet).family;
@@ -201,11 +236,11 @@ fn client_side(
     let own = of_callers(&service.name, *number, facet.namespace.as_ref())?;
     let own = own.pair.clone();
     let whole = |name: &NamespacedName, port: Port| of_callers(name, port, None);
-    let called = called_by_sidecars(scene, service, key, &own, old);
+    let called = called_by_sidecars(scene, service, key, &own, &mut known.clusters);
     let mut side = match service.ports.get(number)?.protocol {
-        Protocol::Http => routed(scene, service, key, own, rules, whole, old),
+        Protocol::Http => routed(scene, service, key, own, rules, whole, known),
         Protocol::Detect | Protocol::Tcp => {
-            let named = named(scene, service, key, rules, &old_clusters(old));
+            let named = named(scene, service, key, rules, &mut known.clusters);
             OutboundPort::of_bytes(service, own, named)
         }
     };
@@ -220,7 +255,7 @@ fn called_by_sidecars(
     service: &Service,
     (port, facet): &OutPort,
     own: &ClusterAndEndpoints,
-    old: &[&Arc<OutboundPort>],
+    known: &mut KnownClusters,
 ) -> Vec<ClusterAndEndpoints> {
     let is = |server: &Option<CalledServer>| {
         let server = server.as_ref().filter(|_| facet.family.is_none());
@@ -228,13 +263,13 @@ fn called_by_sidecars(
     };
     let mut called = Vec::new();
     if is(&scene.settings.collector) {
-        let reports = own.under(COLLECTOR.into(), None, &old_clusters(old), |upstream| {
+        let reports = own.under(COLLECTOR.into(), None, known, |upstream| {
             (upstream.policy, upstream.purpose) = (None, Purpose::Reports);
         });
         called.push(reports);
     }
     if is(&scene.settings.limiter) {
-        let questions = own.under(LIMITER.into(), None, &old_clusters(old), |upstream| {
+        let questions = own.under(LIMITER.into(), None, known, |upstream| {
             upstream.purpose = Purpose::Questions;
         });
         called.push(questions);
@@ -249,7 +284,7 @@ fn mirrors<'a>(
     key: &OutPort,
     rules: &[&RouteEntry],
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> BTreeMap<Backend, ClusterAndEndpoints> {
     let mut found = BTreeMap::new();
     for rule in rules.iter().map(|entry| &*entry.rule) {
@@ -262,12 +297,12 @@ fn mirrors<'a>(
                 Backend::Service(name, port) => whole(name, *port).map(|whole| whole.pair.clone()),
                 Backend::Subset(_, _, labels) => {
                     let place = (place, None);
-                    Some(subset(scene, service, key, place, labels, old))
+                    Some(subset(scene, service, key, place, labels, known))
                 }
                 Backend::Invalid(_) => None,
             };
             let Some(pair) = pair else { continue };
-            let pair = mirror(service, key, place, &pair, old);
+            let pair = mirror(service, key, place, &pair, known);
             found.insert(of.backend.clone(), pair);
         }
     }
@@ -283,24 +318,14 @@ fn as_upstreams(
         .collect()
 }
 
-/// The clusters of old ports by name.
-fn old_clusters<'a>(old: &[&'a Arc<OutboundPort>]) -> OldClusters<'a> {
-    let mut known = OldClusters::new();
-    for pair in old.iter().flat_map(|old| &old.pairs) {
-        known.entry(&**pair.name()).or_default().push(pair);
-    }
-    known
-}
-
-/// The port with a route table, which is an old one if that is equal.
+/// The port with a route table, which is a known one if that is equal.
 fn with_route(
     service: &Service,
     pairs: Vec<ClusterAndEndpoints>,
     table: Option<RouteTable>,
-    old: &[&Arc<OutboundPort>],
+    known: &mut Shared<Lazy<RouteTable>>,
 ) -> OutboundPort {
-    let old = old.iter().filter_map(|old| old.route.as_ref());
-    let route = table.map(|table| kept(old, Lazy::new(table)));
+    let route = table.map(|table| known.of(Lazy::new(table)));
     OutboundPort::new(service, pairs, route)
 }
 
@@ -312,9 +337,12 @@ fn routed<'a>(
     own: ClusterAndEndpoints,
     rules: &[&RouteEntry],
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
-    old: &[&Arc<OutboundPort>],
+    KnownSides {
+        clusters: known,
+        routes,
+        ..
+    }: &mut KnownSides,
 ) -> OutboundPort {
-    let known = old_clusters(old);
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
@@ -331,9 +359,9 @@ fn routed<'a>(
             let at = (Place::of(&entry.rule, index), resent.get(&backend));
             let pair = match backend {
                 Backend::Service(name, port) => {
-                    whole(name, *port).map(|whole| governed(scene, service, key, at, whole, &known))
+                    whole(name, *port).map(|whole| governed(scene, service, key, at, whole, known))
                 }
-                Backend::Subset(.., of) => Some(subset(scene, service, key, at, of, &known)),
+                Backend::Subset(.., of) => Some(subset(scene, service, key, at, of, known)),
                 Backend::Invalid(_) => None,
             };
             // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
@@ -351,11 +379,11 @@ fn routed<'a>(
     let itself = Backend::Service(name.clone(), port);
     let is_needed = routes::leaves_some(rules, otherwise) && !upstreams.contains_key(&itself);
     let whole_service = whole(name, port).filter(|_| is_needed);
-    if let Some(pair) = whole_service.and_then(|of| of_consumers(scene, service, key, of, &known)) {
+    if let Some(pair) = whole_service.and_then(|of| of_consumers(scene, service, key, of, known)) {
         upstreams.insert(itself, pair.as_upstream());
         pairs.push(pair);
     }
-    let mirrors = mirrors(scene, service, key, rules, &whole, &known);
+    let mirrors = mirrors(scene, service, key, rules, &whole, known);
     let table = pairs.first().map(|own| {
         let rules = (rules, otherwise);
         let mut table = routes::table((name, port), own, rules, upstreams, &ready);
@@ -363,5 +391,5 @@ fn routed<'a>(
         routes::with_policy(table, &policy, &of_rules)
     });
     pairs.extend(mirrors.into_values());
-    with_route(service, pairs, table, old)
+    with_route(service, pairs, table, routes)
 }

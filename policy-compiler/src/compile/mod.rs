@@ -373,8 +373,7 @@ impl Compiled {
         if self.settings.bypasses(own) {
             return self.backend_refuses(caller, service, port, None);
         }
-        let consumers = self.validated.consumers(service, port);
-        let callers = consumers.get(own).copied();
+        let callers = self.validated.consumer(service, port, own);
         let rules: Vec<&RouteEntry> = self.validated.rules(service, port, callers).collect();
         let all = rules.iter().any(|entry| entry.matcher.is_any());
         let otherwise = self.validated.otherwise(service, port, callers);

@@ -7,13 +7,11 @@ use super::cluster_inputs::ClusterInputs;
 use super::facet::{Caller, OutPort};
 use super::groups;
 use super::upstreams::{
-    ClusterAndEndpoints, OldClusters, ServiceCluster, balance, govern, out_name, tls, with_family,
-    with_old_name,
+    ClusterAndEndpoints, KnownClusters, ServiceCluster, balance, govern, out_name, tls, with_family,
 };
 use crate::kinds::policies::traffic_policy::{PortPolicy, Resent};
 use crate::traffic::{
-    Action, Alpn, EndpointGroup, Limits, Origins, Purpose, RouteRule, RuleId, Upstream,
-    idle_timeout,
+    Action, Alpn, Limits, Origins, Purpose, RouteRule, RuleId, Upstream, idle_timeout,
 };
 use crate::world::{Family, Labels, NamespacedName, Port, Protocol, Service};
 
@@ -55,23 +53,20 @@ pub(super) fn subset(
     (port, facet): &OutPort,
     (place, resent): (Place<'_>, Option<&Resent<'_>>),
     labels: &Labels,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), place, facet.family);
     let caller = Caller::of(service, facet);
-    let there = scene.reached(&service.name, *port, Some(labels), caller);
-    let groups = vec![EndpointGroup {
-        weight: 1,
-        hosts: there.hosts,
-        ending: there.ending,
-    }];
+    let mut there = scene.reached(&service.name, *port, Some(labels), caller);
+    let (unmeshed, identities) = (there.unmeshed, std::mem::take(&mut there.identities));
+    let groups = vec![there.group(1)];
     let mut upstream = Upstream {
         name,
-        tls: tls(there.identities, Alpn::Http),
+        tls: tls(identities, Alpn::Http),
         balance: balance(service),
         by_zone: service.by_zone(),
         policy: None,
-        idle_timeout: idle_timeout(there.unmeshed),
+        idle_timeout: idle_timeout(unmeshed),
         purpose: Purpose::Calls,
         origins: Origins {
             service: service.name.clone(),
@@ -79,9 +74,9 @@ pub(super) fn subset(
         },
     };
     let policy = scene.policy_at_backend(facet, &service.name, *port, Protocol::Http);
-    govern(&mut upstream, &policy, there.unmeshed);
+    govern(&mut upstream, &policy, unmeshed);
     bound_retries(&mut upstream, &policy, resent);
-    with_old_name(upstream, groups, old)
+    known.shared(upstream, groups)
 }
 
 /// Sets the budget of retries where rules have requests sent again.
@@ -99,7 +94,7 @@ pub(super) fn of_connections(
     service: &Service,
     (port, facet): &OutPort,
     rule: &RouteRule,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> ClusterAndEndpoints {
     let caller = Caller::of(service, facet);
     let place = Place { rule, index: 0 };
@@ -133,7 +128,7 @@ pub(super) fn of_connections(
     if let Some(forward) = &forward {
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
     }
-    with_old_name(upstream, groups, old)
+    known.shared(upstream, groups)
 }
 
 /// The endpoints of a service as a backend of a rule, in a cluster of their own where that differs: it has the policy of the called service, and a budget of
@@ -144,7 +139,7 @@ pub(super) fn governed(
     (port, facet): &OutPort,
     (place, resent): (Place<'_>, Option<&Resent<'_>>),
     whole: &ServiceCluster,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> ClusterAndEndpoints {
     let backend = &whole.pair;
     let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
@@ -159,7 +154,7 @@ pub(super) fn governed(
     let of_backend = scene.backend_policy_for(facet, &origins.service);
     let policy = policy.at_backend(of_backend.filter(|of| origins.rules.contains(&of.object)));
     let name = subset_name((&service.name, *port), place, facet.family);
-    backend.under(name, Some(place.rule), old, |upstream| {
+    backend.under(name, Some(place.rule), known, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
         bound_retries(upstream, &policy, resent);
     })
@@ -172,7 +167,7 @@ pub(super) fn of_consumers(
     service: &Service,
     (port, facet): &OutPort,
     whole: &ServiceCluster,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> Option<ClusterAndEndpoints> {
     let name = &service.name;
     let policy = scene.policy_at_backend(facet, name, *port, Protocol::Http);
@@ -180,7 +175,7 @@ pub(super) fn of_consumers(
     let namespace = namespace.filter(|_| policy.consumers_govern())?;
     let name = format!("out|{name}|{port}|{namespace}/0");
     let name = with_family(name, facet.family);
-    Some(whole.pair.under(name, None, old, |upstream| {
+    Some(whole.pair.under(name, None, known, |upstream| {
         govern(upstream, &policy, whole.plain_requests);
     }))
 }
@@ -191,11 +186,11 @@ pub(super) fn mirror(
     (port, facet): &OutPort,
     place: Place<'_>,
     backend: &ClusterAndEndpoints,
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> ClusterAndEndpoints {
     let name = subset_name((&service.name, *port), place, None);
     let name = with_family(format!("{name}/mirror"), facet.family);
-    backend.under(name, Some(place.rule), old, |upstream| {
+    backend.under(name, Some(place.rule), known, |upstream| {
         upstream.purpose = Purpose::Copies;
         if let Some(policy) = &mut upstream.policy {
             (policy.limits, policy.retry_budget) = (Limits::default(), None);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::cluster_inputs::ClusterInputs;
 use super::facet::OutPort;
 use super::rule_upstreams::of_connections;
-use super::upstreams::{ClusterAndEndpoints, OldClusters};
+use super::upstreams::{ClusterAndEndpoints, KnownClusters};
 use crate::traffic::{RouteEntry, RuleId, by_server_name};
 use crate::world::Service;
 
@@ -25,7 +25,7 @@ pub(super) fn named(
     service: &Service,
     key: &OutPort,
     rules: &[&RouteEntry],
-    old: &OldClusters<'_>,
+    known: &mut KnownClusters,
 ) -> Option<(Vec<ClusterAndEndpoints>, Arc<[NamedCluster]>)> {
     let entries = by_server_name(rules.iter().copied());
     let mut by_rule = BTreeMap::<&RuleId, (&RouteEntry, Vec<Arc<str>>)>::new();
@@ -40,7 +40,7 @@ pub(super) fn named(
     let mut clusters = Vec::new();
     let mut named = Vec::new();
     for (entry, names) in by_rule.into_values() {
-        let pair = of_connections(scene, service, key, &entry.rule, old);
+        let pair = of_connections(scene, service, key, &entry.rule, known);
         let cluster = Arc::clone(pair.name());
         clusters.push(pair);
         named.push(NamedCluster { names, cluster });

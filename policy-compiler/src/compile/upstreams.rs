@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::cluster_inputs::ClusterInputs;
 use super::endpoints::Misnamed;
-use super::facet::{Caller, OutPort, candidates};
+use super::facet::{Caller, OutPort};
 use super::groups;
-use super::memo::{Lazy, kept};
+use super::memo::{Lazy, Shared};
 use crate::kinds::policies::traffic_policy::PortPolicy;
 use crate::resource::Resource;
 use crate::traffic::{
@@ -45,18 +45,6 @@ pub(crate) struct ClusterAndEndpoints {
 }
 
 impl ClusterAndEndpoints {
-    fn new(upstream: Upstream, groups: Vec<EndpointGroup>, old: &[&Self]) -> Self {
-        let endpoints = EndpointAssignment {
-            name: Arc::clone(&upstream.name),
-            groups,
-            origins: upstream.origins.clone(),
-        };
-        Self {
-            upstream: kept(old.iter().map(|old| &old.upstream), Lazy::new(upstream)),
-            endpoints: kept(old.iter().map(|old| &old.endpoints), Lazy::new(endpoints)),
-        }
-    }
-
     pub(super) fn name(&self) -> &Arc<str> {
         &self.upstream.recipe().name
     }
@@ -75,7 +63,7 @@ impl ClusterAndEndpoints {
         &self,
         name: Arc<str>,
         rule: Option<&RouteRule>,
-        old: &OldClusters<'_>,
+        known: &mut KnownClusters,
         change: impl FnOnce(&mut Upstream),
     ) -> Self {
         let mut upstream = self.upstream.recipe().clone();
@@ -83,7 +71,13 @@ impl ClusterAndEndpoints {
         let origins = rule.into_iter().flat_map(|rule| &rule.origins);
         upstream.origins.rules.extend(origins.cloned());
         change(&mut upstream);
-        with_old_name(upstream, self.endpoints.recipe().groups.clone(), old)
+        known.shared(upstream, self.endpoints.recipe().groups.clone())
+    }
+
+    /// The identity of both: equal ones are shared.
+    pub(super) fn identity(&self) -> [*const (); 2] {
+        let (upstream, endpoints) = (Arc::as_ptr(&self.upstream), Arc::as_ptr(&self.endpoints));
+        [upstream.cast(), endpoints.cast()]
     }
 
     /// Whether an endpoint is ready.
@@ -108,8 +102,41 @@ impl ClusterAndEndpoints {
     }
 }
 
-/// Clusters that a new one may equal, by name.
-pub(super) type OldClusters<'a> = BTreeMap<&'a str, Vec<&'a ClusterAndEndpoints>>;
+/// The clusters and endpoints of the last compile of a service, and those that this compile has made. So equal ones are shared, and a caller
+/// that changes its kind keeps those that do not differ.
+#[derive(Debug, Default)]
+pub(super) struct KnownClusters {
+    upstreams: Shared<Lazy<Upstream>>,
+    endpoints: Shared<Lazy<EndpointAssignment>>,
+}
+
+impl KnownClusters {
+    pub(super) fn of<'a>(old: impl Iterator<Item = &'a ClusterAndEndpoints>) -> Self {
+        let mut known = Self::default();
+        for pair in old {
+            known.upstreams.add(&pair.upstream);
+            known.endpoints.add(&pair.endpoints);
+        }
+        known
+    }
+
+    /// Returns a cluster with its endpoints, each the known one if that is equal.
+    pub(super) fn shared(
+        &mut self,
+        upstream: Upstream,
+        groups: Vec<EndpointGroup>,
+    ) -> ClusterAndEndpoints {
+        let endpoints = EndpointAssignment {
+            name: Arc::clone(&upstream.name),
+            groups,
+            origins: upstream.origins.clone(),
+        };
+        ClusterAndEndpoints {
+            upstream: self.upstreams.of(Lazy::new(upstream)),
+            endpoints: self.endpoints.of(Lazy::new(endpoints)),
+        }
+    }
+}
 
 /// By identity: an equal one was kept.
 impl PartialEq for ClusterAndEndpoints {
@@ -149,6 +176,8 @@ pub(crate) fn wholes(
     old: Option<&ServiceClusters>,
 ) -> ServiceClusters {
     let mut wholes = ServiceClusters::new();
+    let old = old.into_iter().flat_map(ServiceClusters::values);
+    let mut known = KnownClusters::of(old.map(|whole| &whole.pair));
     for (number, port) in &service.ports {
         for (callers, rules) in scene.rules_of_bytes(service, port) {
             let rule = rules
@@ -157,9 +186,7 @@ pub(crate) fn wholes(
                 .map(|entry| &*entry.rule);
             for facet in scene.facets(service, *number, &rules, callers) {
                 let key = (*number, facet);
-                let known = candidates(old, &wholes, &key);
-                let pairs: Vec<_> = known.iter().map(|whole| &whole.pair).collect();
-                let whole = whole(scene, service, &key, port.protocol, rule, &pairs);
+                let whole = whole(scene, service, &key, (port.protocol, rule), &mut known);
                 wholes.insert(key, whole);
             }
         }
@@ -171,24 +198,20 @@ fn whole(
     scene: &ClusterInputs<'_>,
     service: &Service,
     (port, facet): &OutPort,
-    protocol: Protocol,
-    rule: Option<&RouteRule>,
-    old: &[&ClusterAndEndpoints],
+    (protocol, rule): (Protocol, Option<&RouteRule>),
+    known: &mut KnownClusters,
 ) -> ServiceCluster {
     let (name, port) = (&service.name, *port);
     let caller = Caller::of(service, facet);
-    let own = scene.reached(name, port, None, caller);
-    let (unmeshed, misnamed, mut identities) = (own.unmeshed, own.misnamed, own.identities);
+    let mut own = scene.reached(name, port, None, caller);
+    let (unmeshed, misnamed) = (own.unmeshed, own.misnamed.take());
+    let mut identities = std::mem::take(&mut own.identities);
     let mut forward = match rule.map(|rule| &rule.action) {
         None | Some(Action::Redirect(_) | Action::Respond { .. }) => None,
         Some(Action::Forward(forward)) => Some(forward.clone()),
     };
     let mut groups = match &mut forward {
-        None => vec![EndpointGroup {
-            weight: 1,
-            hosts: own.hosts,
-            ending: own.ending,
-        }],
+        None => vec![own.group(1)],
         Some(forward) => {
             let reached = |name: &NamespacedName, port: Port, labels: Option<&Labels>| {
                 scene.reached(name, port, labels, caller)
@@ -217,7 +240,7 @@ fn whole(
         groups::refuse_share(&mut upstream, &mut groups, forward, service.sticky);
     }
     ServiceCluster {
-        pair: ClusterAndEndpoints::new(upstream, groups, old),
+        pair: known.shared(upstream, groups),
         unmeshed,
         plain_requests,
         misnamed,
@@ -248,15 +271,6 @@ pub(super) fn govern(upstream: &mut Upstream, policy: &PortPolicy<'_>, unmeshed:
             .rules
             .extend(policy.upstream_objects().cloned());
     }
-}
-
-pub(super) fn with_old_name(
-    upstream: Upstream,
-    groups: Vec<EndpointGroup>,
-    old: &OldClusters<'_>,
-) -> ClusterAndEndpoints {
-    let old = old.get(&*upstream.name).map_or(&[][..], Vec::as_slice);
-    ClusterAndEndpoints::new(upstream, groups, old)
 }
 
 pub(super) const fn balance(service: &Service) -> Balance {

@@ -250,6 +250,20 @@ impl Validated {
         others.map(|(namespace, _)| namespace).collect()
     }
 
+    /// Returns a namespace again, if it has routes of its own for a port of a service of another namespace.
+    pub(super) fn consumer<'n>(
+        &self,
+        service: &NamespacedName,
+        port: Port,
+        namespace: &'n Arc<str>,
+    ) -> Option<&'n Arc<str>> {
+        let target = Target::Service(service.clone());
+        let mut routes = self.routes(&target, namespace);
+        let is_consumer =
+            *namespace != service.namespace && routes.any(|of| of.contains_key(&port));
+        is_consumer.then_some(namespace)
+    }
+
     /// The callers that have rules of a port apart: all, and the namespaces with routes of their own.
     pub(super) fn callers(&self, service: &NamespacedName, port: Port) -> Vec<Option<&Arc<str>>> {
         let consumers = self.consumers(service, port).into_iter().map(Some);

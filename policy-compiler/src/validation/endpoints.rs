@@ -16,7 +16,7 @@ use super::addresses::{Addresses, PodsAt};
 use super::facet::{Caller, Node};
 use super::inputs::{Reads, UnitInput};
 use crate::settings::Settings;
-use crate::traffic::UpstreamHost;
+use crate::traffic::{EndpointGroup, UpstreamHost};
 use crate::world::{
     Endpoint, EndpointsByPort, Family, Labels, NamespacedName, Pod, PodTemplate, Port, Service,
     SpiffeId, World, selects,
@@ -266,6 +266,17 @@ pub(crate) struct ReachableEndpoints {
     pub(crate) unmeshed: bool,
     /// The first endpoint with a slice that names a pod which cannot be at its address.
     pub(crate) misnamed: Option<Box<Misnamed>>,
+}
+
+impl ReachableEndpoints {
+    /// Takes the hosts, as endpoints with a weight.
+    pub(crate) fn group(self, weight: u32) -> EndpointGroup {
+        EndpointGroup {
+            weight,
+            hosts: self.hosts,
+            ending: self.ending,
+        }
+    }
 }
 
 /// An endpoint that gets no traffic, for the pod that its slice names has other addresses, or shares this one with a sidecar.

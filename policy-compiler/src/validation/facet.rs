@@ -83,24 +83,6 @@ pub(crate) fn for_caller<'a, V>(
     own.or_else(|| at(None, false))
 }
 
-/// Returns the values of a port that an entry may equal: its own old one first, then those of other callers, old and new. So equal
-/// values are shared, and a caller that changes its kind keeps the values that do not differ.
-pub(crate) fn candidates<'a, V>(
-    old: Option<&'a BTreeMap<OutPort, V>>,
-    new: &'a BTreeMap<OutPort, V>,
-    key: &OutPort,
-) -> Vec<&'a V> {
-    let of_port = |map: &'a BTreeMap<OutPort, V>| {
-        let from = (key.0, Facet::default());
-        map.range(from..)
-            .take_while(|((port, _), _)| *port == key.0)
-            .map(|(_, value)| value)
-    };
-    let own = old.and_then(|old| old.get(key));
-    let others = old.into_iter().flat_map(of_port);
-    own.into_iter().chain(others).chain(of_port(new)).collect()
-}
-
 /// How a caller reaches endpoints.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller<'a> {

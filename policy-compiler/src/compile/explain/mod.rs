@@ -202,8 +202,8 @@ impl Compiled {
         explanation: &mut Explanation,
     ) {
         let name = &service.name;
-        let consumers = self.validated.consumers(name, port);
-        let callers = consumers.get(&proxy.template.namespace).copied();
+        let namespace = &proxy.template.namespace;
+        let callers = self.validated.consumer(name, port, namespace);
         let rules = self.validated.rules_of_bytes(name, port, callers);
         if rules.is_empty() || self.bypasses(&proxy.template.namespace) {
             explanation.backends = self.whole_service(arriving, service, port);
