@@ -200,6 +200,73 @@ fn nothing_is_enforced_there_and_all_is_elsewhere() -> Result<()> {
     Ok(())
 }
 
+/// Objects of `shop` for its own calls of a service of another namespace, and of another namespace for calls of `shop`.
+const OF_CONSUMERS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: bank, namespace: bank}
+spec: {clusterIP: 10.96.9.9, ports: [{name: http, port: 80}]}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: out, namespace: shop}
+spec: {target: {service: bank, namespace: bank}, timeouts: {request: 7s}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: out, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: bank, namespace: bank}]
+  rules: [{backendRefs: [{name: bank, namespace: bank, port: 80}]}]
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: of-route, namespace: shop}
+spec: {target: {route: {kind: HTTPRoute, name: out}}, retries: {attempts: 1}}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: own, namespace: shop}
+spec: {target: {service: reviews}, timeouts: {request: 7s}}
+---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: in, namespace: till}
+spec: {target: {service: reviews, namespace: shop}, timeouts: {request: 3s}}
+";
+
+#[test]
+fn a_policy_for_services_of_other_namespaces_has_no_effect_there() -> Result<()> {
+    let mut objects = harness::base()?;
+    let (own, findings) = ingest::parse_yaml("own", OF_CONSUMERS).into_objects();
+    ensure!(findings.is_empty(), "{findings:#?}");
+    objects.extend(own);
+    let [before, during, _] = switched(&objects, "Permissive")?;
+    ensure!(before.findings.is_empty(), "{:#?}", before.findings);
+    let of_objects = during
+        .findings
+        .iter()
+        .filter(|of| of.code == "Bypassed" && of.object.kind != ObjectKind::Mesh);
+    let found: BTreeMap<String, bool> = of_objects
+        .map(|of| {
+            (
+                of.object.to_string(),
+                of.message.contains("it has no effect"),
+            )
+        })
+        .collect();
+    let expected = [
+        ("HTTPRoute shop/out", true),
+        ("TrafficPolicy shop/of-route", true),
+        ("TrafficPolicy shop/out", true),
+        // Callers of other namespaces meet it.
+        ("TrafficPolicy shop/own", false),
+    ];
+    let expected = expected.map(|(name, without)| (name.to_owned(), without));
+    assert_eq!(found, BTreeMap::from(expected));
+    Ok(())
+}
+
 /// The route configurations and clusters of the service for a pod.
 fn outbound(compiled: &Compiled, pod: &str) -> Vec<String> {
     let seen = &views(compiled)[pod];

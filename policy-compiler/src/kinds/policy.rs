@@ -50,6 +50,11 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
         "its sidecars do not apply this object; those of other namespaces that call its services do",
     );
 
+    /// Whether only callers of the policy's own namespace meet the policy, for it is about services of other namespaces.
+    fn is_for_own_callers(_policy: &Candidate<'_, Self>, _spec: &Self) -> bool {
+        false
+    }
+
     /// Returns the reasons why a spec cannot be in force. The last good spec is checked too.
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError>;
 
@@ -336,6 +341,12 @@ pub(crate) fn validate<S: PolicyKind>(
             (None, None) => {}
         }
         let bypassed = S::IN_BYPASS.filter(|_| settings.bypasses(namespace));
+        let counting = spec.as_ref().or(declared.spec.as_ref().ok());
+        let without_others = counting.is_some_and(|spec| S::is_for_own_callers(&policy, spec));
+        let bypassed = bypassed.map(|effect| match without_others {
+            true => WITHOUT_EFFECT,
+            false => effect,
+        });
         outcome
             .findings
             .extend(bypassed.map(|effect| bypass_finding(&declared.object, effect)));
@@ -344,6 +355,9 @@ pub(crate) fn validate<S: PolicyKind>(
     S::compare(&attachments, &mut outcome);
     (attachments, outcome)
 }
+
+/// The effect of a bypass of the namespace of a policy for services of other namespaces.
+const WITHOUT_EFFECT: &str = "this object is for calls of its own sidecars alone, and they do not apply it: it has no effect";
 
 fn bypass_finding(object: &ObjectRef, effect: &str) -> Finding {
     let namespace = &object.namespace;

@@ -33,6 +33,20 @@ impl PolicyKind for TrafficPolicySpec {
 
     const NO_CONFLICT: Option<&'static str> = Some("no other traffic policy has the same target");
 
+    const FEEDBACK: bool = true;
+
+    fn is_for_own_callers(policy: &Candidate<'_, Self>, spec: &Self) -> bool {
+        let own = policy.namespace();
+        match (target(policy, spec), &spec.target.route) {
+            (Some(Target::Service(service)), _) => service.namespace != *own,
+            (Some(Target::Route(_)), Some(route)) => {
+                let services = routes::services(policy, route);
+                !services.is_empty() && services.iter().all(|of| of.namespace != *own)
+            }
+            _ => false,
+        }
+    }
+
     fn check(policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         let mut problems = groups::check(spec);
         let route = spec.target.route.as_ref();

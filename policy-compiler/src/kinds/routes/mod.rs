@@ -125,6 +125,12 @@ where
     // A port takes one route, one for each name, or as many rules as fit.
     const OLDEST_FIRST: bool = true;
 
+    fn is_for_own_callers(policy: &Candidate<'_, Self>, spec: &Self) -> bool {
+        let services = parent_services(policy, spec);
+        let own = policy.namespace();
+        !services.is_empty() && services.iter().all(|of| of.namespace != *own)
+    }
+
     fn check(_policy: &Candidate<'_, Self>, spec: &Self) -> Vec<ValidationError> {
         if parents::of(spec).is_empty() {
             return Vec::new();

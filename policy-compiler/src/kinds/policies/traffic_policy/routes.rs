@@ -47,6 +47,16 @@ pub(super) fn reference(policy: &ObjectRef, target: &RouteTarget) -> ObjectRef {
     ObjectRef::new(kind, &policy.namespace, &target.name)
 }
 
+/// The services that the route of a target routes calls of.
+pub(super) fn services(
+    policy: &Candidate<'_, TrafficPolicySpec>,
+    target: &RouteTarget,
+) -> BTreeSet<NamespacedName> {
+    let object = reference(&policy.declared.object, target);
+    let route = named(policy, target, &object).unwrap_or_default();
+    route.services.into_iter().map(|(name, _)| name).collect()
+}
+
 /// The reasons why a policy for a route cannot be in force.
 pub(super) fn check(
     policy: &Candidate<'_, TrafficPolicySpec>,
