@@ -13,6 +13,7 @@ mod callers_reach;
 mod changes;
 mod cluster_inputs;
 mod clusters;
+mod consumers;
 mod differences;
 mod egress;
 mod explain;

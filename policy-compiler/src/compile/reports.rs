@@ -85,7 +85,8 @@ impl Compiled {
         }
     }
 
-    /// Returns the statuses of a namespace's policies, with the feedback of the pods that they select, in the order of the pods' names.
+    /// Returns the statuses of a namespace's policies, with the feedback of the pods that they select, in the order of the pods' names, and of
+    /// the policies of other namespaces.
     pub(super) fn policy_statuses(&self, namespace: &str) -> BTreeMap<ObjectRef, ObjectStatus> {
         let mut statuses = self.validated.before_feedback(namespace);
         if let Some(reached) = self.reached.get(namespace) {
@@ -103,6 +104,7 @@ impl Compiled {
         for (_, feedback) in feedback {
             feedback.apply(&mut statuses);
         }
+        self.lose_to_consumers(namespace, &mut statuses);
         statuses
     }
 }

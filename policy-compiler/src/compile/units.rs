@@ -95,6 +95,10 @@ impl UnitInput {
                 if kind.is_in_clusters() {
                     read(UnitId::Clusters(service.clone()));
                 }
+                if *kind == ObjectKind::TrafficPolicy {
+                    // Those of other namespaces may win over those of the service's namespace.
+                    read(UnitId::Statuses(Arc::clone(&service.namespace)));
+                }
                 read(UnitId::Client(service.clone()));
             }
             Self::Attached(_, Target::Pods(namespace)) => {

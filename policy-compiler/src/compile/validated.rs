@@ -86,6 +86,12 @@ impl<A: PartialEq> OfKind<A> {
         targets.flat_map(|(service, all)| all.values().map(move |one| (service, &**one)))
     }
 
+    /// The attachments of the policies of a namespace, by target.
+    pub(super) fn of_policies(&self, namespace: &str) -> impl Iterator<Item = (&Target, &A)> {
+        let own = self.namespaces.get(namespace).into_iter();
+        own.flat_map(|own| own.attachments.iter().map(|(target, of)| (target, &**of)))
+    }
+
     /// The attachment of the policies of a namespace to a target.
     pub(crate) fn of_namespace(&self, target: &Target, namespace: &str) -> Option<&A> {
         let attached = self.targets.get(target)?.get(namespace)?;
@@ -332,7 +338,10 @@ impl EarlierKinds for Validated {
         let Target::Service(name) = service else {
             return Vec::new();
         };
-        let policies = self.traffic_policies_of(name).into_iter();
+        let own = self.traffic_policies_of(name).into_iter();
+        let all = self.traffic_policies.namespaces_of(service);
+        let others = all.filter(|(namespace, _)| **namespace != name.namespace);
+        let policies = own.chain(others.map(|(_, policies)| policies));
         policies.flat_map(TargetPolicies::named_budgets).collect()
     }
 }

@@ -42,7 +42,8 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     /// Whether the oldest policy wins a conflict, as Gateway API has it; else that with the smallest name.
     const OLDEST_FIRST: bool = false;
 
-    /// Whether pods give feedback on policies of this kind, so that statuses are set after the pods are compiled.
+    /// Whether pods, or the policies of other namespaces, give feedback on policies of this kind, so that statuses are set after these are
+    /// compiled.
     const FEEDBACK: bool = false;
 
     /// The effect of a bypass of the policy's namespace, for a finding. None: it has none.
@@ -123,7 +124,8 @@ pub(crate) trait EarlierKinds {
     /// The rules that the routes or splits of a kind and namespace attach to a service; none for another kind.
     fn routes(&self, kind: ObjectKind, service: &Target, namespace: &str) -> Option<&ServiceRules>;
 
-    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name.
+    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name: those of its namespace, then
+    /// those of other namespaces for their own callers.
     fn named_budgets(&self, service: &Target) -> Vec<(Option<Port>, &ObjectRef)>;
 }
 
@@ -141,15 +143,22 @@ impl<'a, S> Candidate<'a, S> {
         self.lookup.history(&self.declared.object)
     }
 
-    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name.
+    /// The `TrafficPolicy` objects of a service that name a budget of retries, with the one port that they name: those of its namespace, then
+    /// those of other namespaces for their own callers, unless the mesh bypasses them.
     pub(crate) fn named_budgets(
         &self,
         service: &NamespacedName,
     ) -> Vec<(Option<Port>, &'a ObjectRef)> {
         self.lookup
             .record_attached(ObjectKind::TrafficPolicy, service);
-        self.earlier
-            .named_budgets(&Target::Service(service.clone()))
+        let mut all = self
+            .earlier
+            .named_budgets(&Target::Service(service.clone()));
+        all.retain(|(_, object)| {
+            let own = object.namespace == service.namespace;
+            own || !self.settings.bypasses(&object.namespace)
+        });
+        all
     }
 
     /// The ports of a service at which a route or split of an earlier kind and of the policy's namespace has rules in force: any, or those with

@@ -4,6 +4,7 @@
 
 #[path = "../cluster/mod.rs"]
 mod cluster;
+mod consumers;
 mod in_force;
 
 use std::collections::BTreeSet;

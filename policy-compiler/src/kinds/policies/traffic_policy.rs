@@ -19,6 +19,7 @@ use crate::validation::inputs::Target;
 use crate::world::{NamespacedName, Port};
 use attached::Part;
 pub(crate) use attached::TargetPolicies;
+pub(crate) use overridden::{ConsumedPorts, lose, lost_to_consumers};
 use port_policy::DeclaredPolicy;
 pub use port_policy::{MetPolicy, PolicyTarget};
 pub(crate) use port_policy::{PortPolicy, Resent};

@@ -240,24 +240,33 @@ fn without_http(object: &ObjectRef, index: usize, service: &Service) -> Option<F
     Some(finding.fix(DECLARE_HTTP))
 }
 
+/// So many objects with budgets are reported.
+const NAMED: usize = 8;
+
 /// Reports the `TrafficPolicy` objects with budgets that come before that of a policy.
 fn overridden(
     policy: &Candidate<'_, XBackendTrafficPolicySpec>,
     index: usize,
     service: &Service,
 ) -> Vec<Finding> {
+    let own = &service.name.namespace;
     let finding = |(port, winner): (Option<Port>, &ObjectRef)| {
         let place = match port {
             None => format!("service {}", service.name),
             Some(port) => format!("port {port} of service {}", service.name),
         };
-        let message = format!("{winner} names a budget of retries of {place}, which comes first");
+        let callers = match winner.namespace == *own {
+            true => "",
+            false => " for the callers of its own namespace",
+        };
+        let message =
+            format!("{winner} names a budget of retries of {place}{callers}, which comes first");
         let field = format!("spec.targetRefs[{index}]");
         Finding::info(&policy.declared.object, field, reason::OVERRIDDEN, message)
             .fix("remove one of the two budgets")
     };
     let named = policy.named_budgets(&service.name);
-    named.into_iter().map(finding).collect()
+    named.into_iter().take(NAMED).map(finding).collect()
 }
 
 /// Sets the status at each service that the present spec names.

@@ -73,7 +73,7 @@ impl TargetPolicies {
         self.layers(named.into_iter().chain([Part::Whole]))
     }
 
-    fn layers(&self, parts: impl IntoIterator<Item = Part>) -> Vec<&DeclaredPolicy> {
+    pub(super) fn layers(&self, parts: impl IntoIterator<Item = Part>) -> Vec<&DeclaredPolicy> {
         let parts = parts.into_iter();
         parts.filter_map(|part| self.policies.get(&part)).collect()
     }
