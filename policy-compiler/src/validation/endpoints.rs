@@ -72,6 +72,19 @@ struct Resolved<'a> {
     owner: Owner<'a>,
 }
 
+impl Resolved<'_> {
+    /// Whether traffic is sent there, given whether plain text may be.
+    fn takes(&self, plain: bool) -> bool {
+        let meshed = self.owner.pod().is_some_and(|pod| pod.template.meshed);
+        self.owner.reachable() && (meshed || plain)
+    }
+
+    /// Whether new traffic is sent there.
+    fn takes_new(&self, plain: bool) -> bool {
+        self.endpoint.ready && self.takes(plain)
+    }
+}
+
 impl<'a> EndpointInputs<'a> {
     pub(crate) const fn new(reads: &'a Reads, world: &'a World, addresses: &'a Addresses) -> Self {
         Self {
@@ -196,6 +209,7 @@ fn within(subset: Option<&Labels>, pod: Option<&Pod>) -> bool {
 /// ready ones is returned.
 pub(crate) fn readiness(
     inputs: EndpointInputs<'_>,
+    settings: &Settings,
     service: &NamespacedName,
     port: Port,
     subset: Option<&Labels>,
@@ -204,12 +218,12 @@ pub(crate) fn readiness(
     let families = definition.map_or(&[][..], |service| &service.families);
     // The endpoints of the only family are those of every call.
     if families.len() < 2 {
-        return of_family(inputs, service, port, subset, None);
+        return of_family(inputs, settings, (service, port), subset, None);
     }
     let families = families.iter().copied().map(Some);
     // A family without any endpoint is one that the pods have not got.
     families
-        .map(|family| of_family(inputs, service, port, subset, family))
+        .map(|family| of_family(inputs, settings, (service, port), subset, family))
         .filter(|readiness| readiness.all > 0)
         .min_by_key(|readiness| readiness.ready)
         .unwrap_or_default()
@@ -218,36 +232,70 @@ pub(crate) fn readiness(
 /// Whether [`readiness`] counts a ready endpoint. Almost always the first one is, and the others cost nothing.
 pub(crate) fn takes_traffic(
     inputs: EndpointInputs<'_>,
+    settings: &Settings,
     service: &NamespacedName,
     port: Port,
     subset: Option<&Labels>,
 ) -> bool {
     let definition = inputs.service(service);
     if definition.is_some_and(|service| service.families.len() > 1) {
-        return readiness(inputs, service, port, subset).ready > 0;
+        return readiness(inputs, settings, service, port, subset).ready > 0;
     }
-    let mut endpoints = inputs.of_port(service, port, Caller::any(None));
-    endpoints.any(|found| is_ready(&found) && within(subset, found.owner.pod()))
+    is_ready(inputs, settings, (service, port), subset, None)
 }
 
-const fn is_ready(found: &Resolved<'_>) -> bool {
-    found.endpoint.ready && found.owner.reachable()
+/// Whether [`reached`] finds a ready endpoint for callers of a family, on any node.
+pub(crate) fn is_ready(
+    inputs: EndpointInputs<'_>,
+    settings: &Settings,
+    (service, port): (&NamespacedName, Port),
+    subset: Option<&Labels>,
+    called: Option<Family>,
+) -> bool {
+    let plain = settings.sends_plain(service);
+    let mut endpoints = inputs.of_port(service, port, Caller::any(called));
+    endpoints.any(|found| found.takes_new(plain) && within(subset, found.owner.pod()))
+}
+
+/// The ports of a service that have a ready endpoint, each with the families of such calls.
+pub(crate) fn ready_ports(
+    inputs: EndpointInputs<'_>,
+    settings: &Settings,
+    service: &Service,
+) -> BTreeSet<(Port, Option<Family>)> {
+    let called = called_families(service);
+    let all = service.ports.keys();
+    let all = all.flat_map(|port| called.iter().map(|family| (*port, *family)));
+    let ready = all.filter(|(port, family)| {
+        let at = (&service.name, *port);
+        is_ready(inputs, settings, at, None, *family)
+    });
+    ready.collect()
+}
+
+/// The families of the addresses that callers of a service dial. None: they are not known, and all endpoints count.
+pub(crate) fn called_families(service: &Service) -> Vec<Option<Family>> {
+    match &*service.families {
+        [] => vec![None],
+        families => families.iter().copied().map(Some).collect(),
+    }
 }
 
 fn of_family(
     inputs: EndpointInputs<'_>,
-    service: &NamespacedName,
-    port: Port,
+    settings: &Settings,
+    (service, port): (&NamespacedName, Port),
     subset: Option<&Labels>,
     family: Option<Family>,
 ) -> Readiness {
+    let plain = settings.sends_plain(service);
     let mut readiness = Readiness::default();
     for found in inputs.of_port(service, port, Caller::any(family)) {
         if !within(subset, found.owner.pod()) {
             continue;
         }
         readiness.all += 1;
-        readiness.ready += usize::from(is_ready(&found));
+        readiness.ready += usize::from(found.takes_new(plain));
     }
     readiness
 }
@@ -306,7 +354,8 @@ pub(crate) fn reached(
     let mut ending = Vec::new();
     // Most pods of a service share one template, which has one identity.
     let mut templates: Vec<&Arc<PodTemplate>> = Vec::new();
-    for Resolved { endpoint, owner } in inputs.of_port(service, port, caller) {
+    for found in inputs.of_port(service, port, caller) {
+        let Resolved { endpoint, owner } = found;
         let pod = owner.pod();
         if let Owner::Misnamed(pod) = owner
             && reached.misnamed.is_none()
@@ -331,12 +380,12 @@ pub(crate) fn reached(
                 .identities
                 .insert(pod.template.identity(&settings.trust_domain));
         }
-        if meshed.is_none() && !plain {
+        if !found.takes(plain) {
             continue;
         }
         let zone = endpoint.zone.clone().filter(|_| by_zone);
         let host = host(endpoint, meshed.is_none(), zone);
-        if endpoint.ready {
+        if found.takes_new(plain) {
             reached.hosts.push(host);
         } else if endpoint.serving && endpoint.terminating {
             ending.push(host);

@@ -10,9 +10,10 @@ use super::endpoints::{self, EndpointInputs, Readiness};
 use super::inputs::{Reads, Target, UnitInput};
 use crate::finding::ObjectRef;
 use crate::kind::ObjectKind;
+use crate::settings::Settings;
 use crate::world::{
-    Declared, DeclaredSpec, History, Labels, NamespacedName, OF_EVERY_CLUSTER, Port, Service,
-    World, in_namespace, selects,
+    Declared, DeclaredSpec, Family, History, Labels, NamespacedName, OF_EVERY_CLUSTER, Port,
+    Service, World, in_namespace, selects,
 };
 
 /// The world of one unit. Settings are not recorded: if they change, every unit is compiled.
@@ -179,31 +180,38 @@ impl<'a> Recorder<'a> {
     /// Returns how many endpoints a service has, perhaps only of pods with these labels.
     pub(crate) fn readiness(
         &self,
+        settings: &Settings,
         service: &NamespacedName,
         port: Port,
         subset: Option<&Labels>,
     ) -> Readiness {
-        endpoints::readiness(self.endpoint_inputs(), service, port, subset)
+        endpoints::readiness(self.endpoint_inputs(), settings, service, port, subset)
     }
 
     /// Whether a service has a ready endpoint, perhaps only of pods with these labels.
     pub(crate) fn takes_traffic(
         &self,
+        settings: &Settings,
         service: &NamespacedName,
         port: Port,
         subset: Option<&Labels>,
     ) -> bool {
-        endpoints::takes_traffic(self.endpoint_inputs(), service, port, subset)
+        endpoints::takes_traffic(self.endpoint_inputs(), settings, service, port, subset)
     }
 
-    /// Whether a port of a service has a ready endpoint. In contrast to [`Self::takes_traffic`], the unit does not run again for other changes of
-    /// the endpoints.
-    pub(crate) fn is_ready(&self, service: &NamespacedName, port: Port) -> bool {
+    /// Whether a port of a service has a ready endpoint for callers of a family. In contrast to [`Self::takes_traffic`], the unit does not run
+    /// again for other changes of the endpoints.
+    pub(crate) fn is_ready(
+        &self,
+        settings: &Settings,
+        (service, port): (&NamespacedName, Port),
+        called: Option<Family>,
+    ) -> bool {
         self.record(service, UnitInput::Service);
         self.record(service, UnitInput::Ready);
         let unrecorded = Reads::default();
         let inputs = EndpointInputs::new(&unrecorded, self.world, self.addresses);
-        endpoints::takes_traffic(inputs, service, port, None)
+        endpoints::is_ready(inputs, settings, (service, port), None, called)
     }
 
     pub(crate) const fn endpoint_inputs(&self) -> EndpointInputs<'_> {

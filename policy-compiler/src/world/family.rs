@@ -21,6 +21,15 @@ impl Family {
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
     /// Its number, as names contain it.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -14,6 +14,7 @@ mod envoy;
 mod fields;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod held;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -12,10 +12,10 @@ use crate::compile::templates::{BySelector, CompiledTemplate, CompiledTemplates,
 use crate::compile::units::UnitId;
 use crate::dependency::Dependency;
 use crate::validation::Addresses;
-use crate::validation::endpoints::{EndpointInputs, takes_traffic};
+use crate::validation::endpoints::{EndpointInputs, ready_ports};
 use crate::validation::inputs::{Reads, Target, UnitInput};
 use crate::world::{
-    NamespacedName, Pod, PodTemplate, Port, SpiffeId, WorkloadRef, World, in_namespace, selects,
+    NamespacedName, Pod, PodTemplate, SpiffeId, WorkloadRef, World, in_namespace, selects,
 };
 
 type PodChange<'a> = Change<'a, NamespacedName, Arc<Pod>>;
@@ -77,15 +77,13 @@ impl Update<'_> {
         }
     }
 
-    /// Whether other ports of a service have a ready endpoint than before.
+    /// Whether other ports of a service have a ready endpoint than before, or for callers of other families.
     fn differs_in_readiness(&self, service: &NamespacedName) -> bool {
         let ready = |world: &World, addresses: &Addresses| {
             let reads = Reads::default();
             let inputs = EndpointInputs::new(&reads, world, addresses);
             let definition = world.services.get(service);
-            let ports = definition.into_iter().flat_map(|of| of.ports.keys());
-            let ready = ports.filter(|port| takes_traffic(inputs, service, **port, None));
-            ready.copied().collect::<BTreeSet<Port>>()
+            definition.map(|of| ready_ports(inputs, &self.new.settings, of))
         };
         let old = ready(&self.old.world, &self.old.addresses);
         old != ready(self.world, &self.new.addresses)

@@ -96,7 +96,8 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
         report.beyond(object, "spec.service", message, fix);
         return;
     }
-    let findings = backends::without_pods(lookup, object, spec, &service, &ports);
+    let findings =
+        backends::without_pods((lookup, policy.settings), object, spec, &service, &ports);
     report.findings.extend(findings);
     let finding = requests::finding(object, spec, lookup.service(&service));
     report.findings.extend(finding);

@@ -30,8 +30,9 @@ use crate::kinds::service_rules::{PortRules, RuleKind, Rules, ServiceRules};
 use crate::kinds::{self, ValidationError};
 use crate::status::{ObjectStatus, ParentStatus, bounded};
 use crate::traffic::{RequestMatcher, RouteEntry, RuleId, WithoutBackend};
+use crate::validation::endpoints::called_families;
 use crate::validation::inputs::Target;
-use crate::world::{DeclaredSpec, NamespacedName, Port};
+use crate::world::{DeclaredSpec, Family, NamespacedName, Port};
 pub(super) use notes::Notes;
 use parents::{Place, Taken};
 pub(super) use rules::{Rule, connections_rule, rule};
@@ -174,7 +175,7 @@ where
         } else {
             notes.report(&policy.declared.object, report.findings);
             report_backends(policy, (&rules, T::ROUTED), report);
-            report_held(policy, (&rules, T::ROUTED), report);
+            report_held(policy, (&rules, T::ROUTED), &places, report);
         }
         for (service, ports) in places.clone() {
             let target = Target::Service(service.clone());
@@ -336,12 +337,15 @@ fn report_backends<S>(
 fn report_held<S>(
     policy: &Candidate<'_, S>,
     (rules, routed): (&[Rule], Routed),
+    places: &Places,
     report: &mut ObjectReport<'_>,
 ) {
+    let services = places.keys().filter_map(|name| policy.lookup.service(name));
+    let called: BTreeSet<Option<Family>> = services.flat_map(called_families).collect();
     let rules = rules.iter().enumerate();
     let held = rules.flat_map(|(index, rule)| {
         let field = format!("spec.rules[{index}]");
-        rule.held(policy, routed, &field)
+        rule.held(policy, routed, &field, &called)
     });
     let held: Vec<String> = held.collect();
     if !held.is_empty() {

@@ -16,7 +16,7 @@ use crate::traffic::{
     Action, Backend, Forward, HeaderPolicy, Mirror, RequestMatcher, RoutePolicy, RouteRule, RuleId,
     Session, Weight, WeightedBackend, WithoutBackend,
 };
-use crate::world::{NamespacedName, Port};
+use crate::world::{Family, NamespacedName, Port};
 
 /// The largest weight of a backend.
 const MAX_WEIGHT: i32 = 1_000_000;
@@ -82,12 +82,13 @@ impl Rule {
     }
 
     /// The backends with a share of the rule that goes to its other backends, because they have no ready endpoint; for a status. `field`: the field
-    /// of the rule.
+    /// of the rule. `called`: the families of the addresses that callers dial, each of which has its own endpoints.
     pub(super) fn held<S>(
         &self,
         policy: &Candidate<'_, S>,
         routed: Routed,
         field: &str,
+        called: &BTreeSet<Option<Family>>,
     ) -> Vec<String> {
         let weighted = self.backends.iter().filter(|of| of.weight > 0);
         if policy.lookup.offline() || weighted.clone().nth(1).is_none() {
@@ -97,20 +98,27 @@ impl Rule {
         // An invalid backend is none that waits: its share is answered.
         let services = weighted.filter_map(|of| {
             match backends::resolve(policy, &of.reference, routed).ok()? {
-                Backend::Service(name, port) => Some((of, name, port)),
+                Backend::Service(name, port) => Some((of.weight, name, port)),
                 Backend::Subset(..) | Backend::Invalid(_) => None,
             }
         });
-        let is_ready =
-            |(_, name, port): &(_, NamespacedName, Port)| policy.lookup.is_ready(name, *port);
-        let (ready, waiting): (Vec<_>, Vec<_>) = services.partition(is_ready);
+        let services: Vec<(u32, NamespacedName, Port)> = services.collect();
+        let is_waiting = |family: Option<Family>, name: &NamespacedName, port: Port| {
+            !policy
+                .lookup
+                .is_ready(policy.settings, (name, port), family)
+        };
         // No weight is held where no backend could take it.
-        if ready.is_empty() {
-            return Vec::new();
-        }
-        let texts = waiting.into_iter().map(|(of, name, port)| {
-            let weight = of.weight;
-            format!("{field}: {name}:{port} has no ready endpoint, so its weight {weight} of {sum} goes to the other backends")
+        let divided = called.iter().copied().filter(|family| {
+            let mut services = services.iter();
+            services.any(|(_, name, port)| !is_waiting(*family, name, *port))
+        });
+        let divided: Vec<Option<Family>> = divided.collect();
+        let texts = services.iter().filter_map(|(weight, name, port)| {
+            let families = divided.iter().copied();
+            let held = families.filter(|family| is_waiting(*family, name, *port));
+            let calls = calls_of(&held.collect::<Vec<_>>(), called.len())?;
+            Some(format!("{field}: {name}:{port} has no ready endpoint{calls}, so its weight {weight} of {sum} goes to the other backends"))
         });
         texts.collect()
     }
@@ -162,6 +170,17 @@ impl Rule {
             },
             ..Forward::default()
         }
+    }
+}
+
+/// The calls to addresses of these families, in words, if they are not those of all. None: there are none.
+fn calls_of(families: &[Option<Family>], all: usize) -> Option<String> {
+    let names = families.iter().flatten().map(|family| family.name());
+    let names: Vec<&str> = names.collect();
+    match families.len() {
+        0 => None,
+        some if some == all => Some(String::new()),
+        _ => Some(format!(" for calls to {} addresses", names.join(" and "))),
     }
 }
 

@@ -7,6 +7,7 @@ use heddle_crds::{Backend, BackendTarget, TrafficSplitSpec, reason};
 use super::references::{References, target};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::ValidationError;
+use crate::settings::Settings;
 use crate::traffic::{Millionths, Mirror};
 use crate::validation::Recorder;
 use crate::world::{NamespacedName, Port, Service, ServicePort, to_labels};
@@ -16,7 +17,7 @@ const MAX_MIRRORS: usize = 4;
 
 /// Backends and mirrors by labels that no pod of the service has: not an error, for the pods may come later.
 pub(super) fn without_pods(
-    lookup: &Recorder<'_>,
+    (lookup, settings): (&Recorder<'_>, &Settings),
     object: &ObjectRef,
     spec: &TrafficSplitSpec,
     service: &NamespacedName,
@@ -37,8 +38,11 @@ pub(super) fn without_pods(
             Some(BackendTarget::Service(_)) | None => continue,
         };
         let there = |port: &Port| {
-            lookup.takes_traffic(service, *port, Some(&labels))
-                || lookup.readiness(service, *port, Some(&labels)).all > 0
+            lookup.takes_traffic(settings, service, *port, Some(&labels))
+                || lookup
+                    .readiness(settings, service, *port, Some(&labels))
+                    .all
+                    > 0
         };
         let field = format!("spec.{field}.labels");
         match lookup.has_pod(service, &labels) {

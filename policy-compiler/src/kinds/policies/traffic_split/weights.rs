@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::references::{References, target};
 use crate::kinds::policy::Candidate;
+use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::traffic;
 use crate::validation::Recorder;
@@ -22,18 +23,18 @@ pub(super) fn weigh<S>(
     references: &References,
     status: &mut ObjectStatus,
 ) -> Vec<u32> {
-    let lookup = policy.lookup;
+    let (lookup, settings) = (policy.lookup, policy.settings);
     let wanted = wanted(spec, references);
     let used = spec.backends.iter().zip(&wanted);
     let mut used = used.filter(|(_, weight)| **weight > 0);
     // Manifests in a directory have no endpoints, and nothing to wait for.
-    if lookup.offline() || used.all(|(of, _)| takes_traffic(lookup, service, ports, of)) {
+    if lookup.offline() || used.all(|(of, _)| takes_traffic((lookup, settings), service, ports, of)) {
         return wanted;
     }
     let ready: Vec<Readiness> = spec
         .backends
         .iter()
-        .map(|backend| backend_readiness(lookup, service, ports, backend))
+        .map(|backend| backend_readiness((lookup, settings), service, ports, backend))
         .collect();
     let takes = |weights: &[u32]| {
         weights.iter().any(|w| *w > 0)
@@ -96,15 +97,17 @@ fn waiting(spec: &TrafficSplitSpec, ready: &[Readiness]) -> String {
 
 /// Whether a backend has a ready endpoint for each port.
 fn takes_traffic(
-    lookup: &Recorder<'_>,
+    (lookup, settings): (&Recorder<'_>, &Settings),
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     backend: &Backend,
 ) -> bool {
     let of_port = |port: &Port| match target(service, *port, backend.target()) {
-        Some(traffic::Backend::Service(name, port)) => lookup.takes_traffic(&name, port, None),
+        Some(traffic::Backend::Service(name, port)) => {
+            lookup.takes_traffic(settings, &name, port, None)
+        }
         Some(traffic::Backend::Subset(name, port, labels)) => {
-            lookup.takes_traffic(&name, port, Some(&labels))
+            lookup.takes_traffic(settings, &name, port, Some(&labels))
         }
         Some(traffic::Backend::Invalid(_)) | None => false,
     };
@@ -112,15 +115,17 @@ fn takes_traffic(
 }
 
 fn backend_readiness(
-    lookup: &Recorder<'_>,
+    (lookup, settings): (&Recorder<'_>, &Settings),
     service: &NamespacedName,
     ports: &BTreeSet<Port>,
     backend: &Backend,
 ) -> Readiness {
     let of_port = |port: &Port| match target(service, *port, backend.target()) {
-        Some(traffic::Backend::Service(name, port)) => lookup.readiness(&name, port, None),
+        Some(traffic::Backend::Service(name, port)) => {
+            lookup.readiness(settings, &name, port, None)
+        }
         Some(traffic::Backend::Subset(name, port, labels)) => {
-            lookup.readiness(&name, port, Some(&labels))
+            lookup.readiness(settings, &name, port, Some(&labels))
         }
         Some(traffic::Backend::Invalid(_)) | None => Readiness::default(),
     };
