@@ -27,17 +27,13 @@ pub(super) fn groups(
     identities: &mut BTreeSet<SpiffeId>,
 ) -> Vec<EndpointGroup> {
     let group = |weighted: &WeightedBackend| {
-        let there = match &weighted.backend {
+        let mut there = match &weighted.backend {
             Backend::Service(name, port) => reached(name, *port, None),
             Backend::Subset(name, port, labels) => reached(name, *port, Some(labels)),
             Backend::Invalid(_) => ReachableEndpoints::default(),
         };
-        identities.extend(there.identities);
-        EndpointGroup {
-            weight: 0,
-            hosts: there.hosts,
-            ending: there.ending,
-        }
+        identities.append(&mut there.identities);
+        there.group(0)
     };
     let mut groups: Vec<EndpointGroup> = forward.backends.iter().map(group).collect();
     let backends = forward.backends.iter().map(|weighted| &weighted.backend);

@@ -157,6 +157,7 @@ impl Compiled {
     pub fn ready_endpoints(&self, backend: &Backend) -> BTreeSet<ReadyEndpoint> {
         let arriving = Arriving {
             identity: None,
+            bypassed: false,
             node: None,
             source: None,
             family: None,

@@ -61,6 +61,7 @@ impl Compiled {
         }
         let arriving = Arriving {
             identity: proxy.map(|proxy| &proxy.identity),
+            bypassed: self.bypasses(&pod.name.namespace),
             node: pod.node.as_deref(),
             source,
             family: None,
@@ -220,7 +221,7 @@ impl Compiled {
         if let Action::Forward(forward) = &entry.rule.action {
             let servers = |backend: &Backend| self.servers(arriving, backend);
             let mut forward = forward.clone();
-            forward.divide(|backend| !servers(backend).is_empty());
+            forward.divide(|backend| self.is_ready(arriving, backend));
             let backends = forward.weighted().map(|weighted| ExplainedBackend {
                 weight: weighted.weight.in_force,
                 ..whole(weighted.backend.clone(), servers(&weighted.backend))

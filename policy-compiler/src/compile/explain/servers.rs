@@ -10,7 +10,7 @@ use super::explanation::{ServerDecision, Servers};
 use crate::authz::{HttpRequest, Request, RuleAction, evaluate};
 use crate::settings::Settings;
 use crate::traffic::{self, Backend, Overload, RateLimit, ServerPolicy, UpstreamHost};
-use crate::validation::endpoints::{EndpointInputs, reached};
+use crate::validation::endpoints::{EndpointInputs, ReachableEndpoints, reached};
 use crate::validation::facet::{Caller, Node};
 use crate::validation::inputs::Reads;
 use crate::world::{
@@ -21,6 +21,8 @@ use crate::world::{
 pub(super) struct Arriving<'a> {
     /// The identity of the caller. `None`: it has no sidecar.
     pub(super) identity: Option<&'a SpiffeId>,
+    /// Whether the mesh bypasses the namespace of the caller.
+    pub(super) bypassed: bool,
     /// The node of the caller.
     pub(super) node: Option<&'a str>,
     /// The address of the caller. `None`: not known.
@@ -98,13 +100,26 @@ impl Compiled {
         self.decided(arriving, vec![server])
     }
 
-    fn behind(
+    /// Whether the caller's sidecar sends new requests and connections to a backend: by the same function as its endpoints.
+    pub(super) fn is_ready(&self, arriving: &Arriving<'_>, backend: &Backend) -> bool {
+        let there = match backend {
+            Backend::Service(name, port) => self.reached_by(arriving, name, *port, None),
+            Backend::Subset(name, port, labels) => {
+                self.reached_by(arriving, name, *port, Some(labels))
+            }
+            Backend::Invalid(_) => return false,
+        };
+        there.group(1).is_ready()
+    }
+
+    /// The endpoints of a port for the caller.
+    fn reached_by(
         &self,
         arriving: &Arriving<'_>,
         name: &NamespacedName,
         port: Port,
         subset: Option<&Labels>,
-    ) -> Vec<Server<'_>> {
+    ) -> ReachableEndpoints {
         let reads = Reads::default();
         let inputs = EndpointInputs::new(&reads, &self.world, &self.addresses);
         let service = self.world.services.get(name);
@@ -112,14 +127,24 @@ impl Compiled {
         let caller = Caller {
             family: arriving.family.or(first),
             node: Node::At(arriving.node),
-            bypassed: false,
+            bypassed: arriving.bypassed,
         };
         // No sidecar of a caller that has none keeps it from plain text.
         let settings = Settings {
             plain: arriving.identity.and_then(|_| self.settings.plain.clone()),
             ..(*self.settings).clone()
         };
-        let hosts = reached(inputs, &settings, name, port, subset, caller).hosts;
+        reached(inputs, &settings, name, port, subset, caller)
+    }
+
+    fn behind(
+        &self,
+        arriving: &Arriving<'_>,
+        name: &NamespacedName,
+        port: Port,
+        subset: Option<&Labels>,
+    ) -> Vec<Server<'_>> {
+        let hosts = self.reached_by(arriving, name, port, subset).hosts;
         if hosts.is_empty() && self.world.offline {
             return self.of_manifests(name, port, subset);
         }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+#[path = "../cluster/mod.rs"]
 mod cluster;
+mod explained;
 
 use cluster::view::{endpoints, resource, view};
 use cluster::{annotated, apply, ending, pod, service, slice, split, version};
