@@ -204,3 +204,78 @@ fn a_rule_has_the_timeout_of_its_own_policy_and_other_rules_that_of_the_route() 
     ensure!(status(&answer) == 200, "{answer}");
     Ok(())
 }
+
+/// The policy of a consumer for its own calls of `quick`: a request may take a second, and is sent again after a failure.
+const CONSUMER: &str = "---
+apiVersion: heddle.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: quick, namespace: till}
+spec: {target: {service: quick, namespace: shop}, timeouts: {request: 1s}, retries: {attempts: 3, conditions: [ServerError]}}
+";
+
+/// The sidecars of two namespaces call the same address of the same service at the same time.
+#[test]
+fn callers_of_a_namespace_have_the_policy_of_their_own_and_others_that_of_the_service() -> Result<()>
+{
+    let mut text = shop::traffic_policy("quick", "timeouts: {request: 1h}, retries: {attempts: 0}");
+    text += CONSUMER;
+    text += &shop::service("quick", 1, ("http", 8001), &["127.80.3.11"]);
+    let upstream = |index: u8| format!("shop/quick:8001=127.80.3.{index}:8001");
+    text += &shop::client("127.80.3", &[upstream(21)]);
+    text +=
+        &shop::client("127.80.4", &[upstream(22)]).replace("namespace: shop", "namespace: till");
+    let compiled = harness::compiled(&text);
+    ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
+    let (trust, folder) = (Trust::new()?, tempfile::tempdir()?);
+    let (arrived, arrivals) = mpsc::channel();
+    let (open, opened) = mpsc::channel::<()>();
+    let (arrived, opened) = (Arc::new(Mutex::new(arrived)), Arc::new(Mutex::new(opened)));
+    let failed = Arc::new(AtomicUsize::new(0));
+    let failures = Arc::clone(&failed);
+    serve(
+        "127.80.3.11:8001".to_owned(),
+        move |stream: &mut TcpStream| {
+            let Some(seen) = request(stream) else { return };
+            let has = |text: &[u8]| seen.windows(text.len()).any(|of| of == text);
+            if has(b"GET /fail ") {
+                failures.fetch_add(1, Ordering::Relaxed);
+                let answer =
+                    b"HTTP/1.1 500 Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer);
+            } else if has(b"x-owner: yes") {
+                let _ = arrived.lock().unwrap().send(());
+                let _ = opened.lock().unwrap().recv();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer);
+            } else {
+                while let Ok(1..) = stream.read(&mut [0; 64]) {}
+            }
+        },
+    )?;
+    let none = BTreeSet::new();
+    let sidecar = |pod: &str, admin: &str, folder: &std::path::Path| {
+        start(&compiled, (pod, &none), &trust, folder, admin, |_| {})
+    };
+    let folders = [folder.path().join("shop"), folder.path().join("till")];
+    folders.iter().try_for_each(std::fs::create_dir)?;
+    let _owner = sidecar("client", "127.80.3.9:9901", &folders[0])?;
+    let _consumer = sidecar("till/client", "127.80.4.9:9901", &folders[1])?;
+    let [owner, consumer] = ["127.80.3.21:8001", "127.80.3.22:8001"];
+    // The request of the service's own namespace begins first and ends last: it outlives the timeout of the other one.
+    let patient = thread::spawn(move || http(owner, "GET", "/slow", "x-owner: yes\r\n"));
+    arrivals.recv()?;
+    let answer = http(consumer, "GET", "/slow", "")?;
+    ensure!(status(&answer) == 504, "{answer}");
+    open.send(())?;
+    let answer = patient
+        .join()
+        .map_err(|_| anyhow!("the caller panicked"))??;
+    ensure!(status(&answer) == 200, "{answer}");
+    for (at, again) in [(owner, false), (consumer, true)] {
+        failed.store(0, Ordering::Relaxed);
+        http(at, "GET", "/fail", "")?;
+        let sent = failed.load(Ordering::Relaxed);
+        ensure!(sent > 0 && (sent > 1) == again, "{at}: sent {sent} times");
+    }
+    Ok(())
+}

@@ -118,7 +118,8 @@ fn inline_secrets(value: &mut Value, ca: &str, pair: &(String, String)) {
     }
 }
 
-/// Starts the sidecar of a pod that has asked for these names, with its configuration edited.
+/// Starts the sidecar of a pod that has asked for these names, with its configuration edited. The pod is of namespace `shop`, unless its name begins
+/// with another one and `/`.
 pub fn start(
     compiled: &Compiled,
     (pod, wanted): (&str, &BTreeSet<Arc<str>>),
@@ -127,7 +128,8 @@ pub fn start(
     admin: &str,
     edit: impl FnOnce(&mut Value),
 ) -> Result<Envoy> {
-    let pod_ref = NamespacedName::new("shop", pod);
+    let (namespace, pod) = pod.split_once('/').unwrap_or(("shop", pod));
+    let pod_ref = NamespacedName::new(namespace, pod);
     let view = super::view(compiled, &pod_ref, wanted).context("no such proxy")?;
     let mut config = super::envoy::bootstrap(&view.into());
     inline_secrets(
@@ -145,7 +147,7 @@ pub fn start(
     let identity = compiled.proxies[&pod_ref].identity.as_str();
     let resource = format!("service.name={pod}");
     let environment = [
-        ("NS", "shop"),
+        ("NS", namespace),
         ("WL", &*workload),
         ("ID", identity),
         ("OTEL_RESOURCE_ATTRIBUTES", &*resource),
