@@ -247,7 +247,7 @@ impl CompileLoop {
         tracing::debug!(revision, took = ?woken.elapsed(), "compiled");
         let snapshot = Arc::new(snapshot);
         self.newest = Some(Arc::clone(&snapshot));
-        self.consumer.on_snapshot(&snapshot);
+        // Before the consumer: a proxy may acknowledge a change before `on_snapshot` returns, and a trace has to be open by then.
         if let Some(traces) = &self.reader.traces {
             traces.published(Change {
                 revision,
@@ -259,6 +259,7 @@ impl CompileLoop {
                 published: Instant::now(),
             });
         }
+        self.consumer.on_snapshot(&snapshot);
     }
 }
 
@@ -408,4 +409,72 @@ pub fn leaf_lifetime(snapshots: &Snapshots) -> Duration {
         .borrow()
         .as_ref()
         .map_or_else(|| MeshSpec::default().certificates.lifetime.get(), longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_xds_server::Converged;
+
+    use super::*;
+    use crate::metrics::Outcome;
+    use crate::objects::Batch;
+
+    /// A source without objects.
+    struct Empty(watch::Sender<u64>);
+
+    impl ObjectSource for Empty {
+        fn take(&self) -> Batch {
+            Batch {
+                complete: true,
+                ..Batch::default()
+            }
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            self.0.subscribe()
+        }
+    }
+
+    /// A proxy that acknowledges each snapshot before `on_snapshot` returns.
+    struct Fast(ChangeTraces);
+
+    impl SnapshotConsumer for Fast {
+        fn on_snapshot(&self, snapshot: &Arc<Snapshot>) {
+            let now = Instant::now();
+            let view = Converged {
+                since: snapshot.seen.unwrap(),
+                begun: now,
+                acknowledged: now,
+            };
+            self.0.acknowledged(&"shop/cart-1".into(), view);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgment_during_the_handover_is_in_the_trace_of_its_change() {
+        let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+        // The trace is counted as lost, because no collector listens there.
+        let endpoint = "http://127.0.0.1:1".parse().unwrap();
+        let (traces, export) =
+            ChangeTraces::new(endpoint, None, Arc::clone(&metrics), stop.clone());
+        let mut reader = Reader::new(Arc::new(Empty(watch::Sender::new(0))));
+        reader.trace_changes(Some(traces.clone()));
+        let mut compile_loop = CompileLoop {
+            reader,
+            rejections: Arc::default(),
+            consumer: Arc::new(Fast(traces)),
+            metrics: Arc::clone(&metrics),
+            newest: None,
+        };
+        compile_loop.turn(Instant::now());
+        stop.cancel();
+        export.await.unwrap();
+        let count = |reason| {
+            metrics
+                .change_traces
+                .get_or_create(&Outcome { reason })
+                .get()
+        };
+        assert_eq!((count("lost"), count("acknowledgment_lost")), (1, 0));
+    }
 }

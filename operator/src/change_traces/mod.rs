@@ -70,7 +70,7 @@ pub(crate) struct Change {
     pub(crate) begun: Instant,
     /// When the compile ended.
     pub(crate) compiled: Instant,
-    /// When the streams that it concerns were woken.
+    /// When it was handed to the streams that it concerns.
     pub(crate) published: Instant,
 }
 
@@ -134,7 +134,7 @@ impl ChangeTraces {
         (Self { queue, metrics }, task)
     }
 
-    /// A snapshot is published.
+    /// A snapshot is about to be published: acknowledgments of its views come later.
     pub(crate) fn published(&self, change: Change) {
         self.send(Event::Published(change));
     }
