@@ -15,12 +15,12 @@ use envoy_types::pb::envoy::config::endpoint::v3::{ClusterStats, UpstreamLocalit
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use envoy_types::pb::envoy::service::load_stats::v3::load_reporting_service_client::LoadReportingServiceClient;
-use heddle_xds_server::ResourceKind::{Cluster, Listener};
-use heddle_xds_server::{Load, Options, Security};
+use heddle_xds_server::ResourceKind::{Cluster, Endpoints, Listener, Route};
+use heddle_xds_server::{Load, Options, Progress, Resource, Security};
 use heddle_xds_types::edges::{EdgeCounts, EdgeDelta, EdgeName, EdgeReport, METHOD};
 use support::client::{end, next, node, open, plain, request, tls};
 use support::pki::Pki;
-use support::resources::{api_listener, cluster, key};
+use support::resources::{api_listener, cluster, endpoints, key, route};
 use support::{BOUND, Fixture, Running, runs};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -140,6 +140,42 @@ async fn a_client_that_reconnects_has_acknowledged_as_before_until_it_has_report
     next(&mut answer.unwrap()).await.unwrap();
     let progress = server.registry.get(&"n".into()).unwrap();
     assert_eq!((progress.unacknowledged.len(), progress.resources), (2, 0));
+}
+
+#[tokio::test]
+async fn a_client_that_never_acknowledges_its_routes_gets_the_last_endpoints() {
+    let source = Fixture::new();
+    source.put(["a", "b"].map(|name| cluster(name, 1)));
+    source.put(["a", "b"].map(|name| endpoints(name, 1)));
+    source.put([api_listener("l", "r"), route("r", "a", "1")]);
+    let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;
+    let (out, answer) = open(plain(&server).await, vec![holding(Cluster, &["a", "b"])]).await;
+    let mut stream = answer.unwrap();
+    for (kind, names, version) in [(Endpoints, &["a", "b"][..], "1@1"), (Route, &["r"], "1")] {
+        let request = DeltaDiscoveryRequest {
+            resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+            initial_resource_versions: names
+                .iter()
+                .map(|name| (name.to_string(), version.into()))
+                .collect(),
+            ..request("n", kind)
+        };
+        out.send(request).await.unwrap();
+    }
+    out.send(holding(Listener, &["l"])).await.unwrap();
+    let in_sync = |p: &Progress| p.view.is_some() && p.unacknowledged.is_empty();
+    let told = server.until("n", "told", in_sync).await;
+    assert_eq!((told.resources, told.responses), (6, 0));
+    let none = Resource {
+        version: "none".into(),
+        empty: true,
+        ..endpoints("a", 1)
+    };
+    source.put([route("r", "b", "2"), none]);
+    for kind in [Route, Endpoints] {
+        let response = next(&mut stream).await.unwrap().unwrap();
+        assert_eq!(response.type_url, kind.type_url());
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,54 @@
 //! Clusters that lose their last endpoint: when their resources may be sent, so that no request meets one without endpoints.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind};
 
 use super::{Flavor, Session};
 
+/// The clusters without endpoints that wait for routes, by the calls of [`Session::end_route_waits`].
+#[derive(Debug, Default)]
+pub(super) struct RouteWaits {
+    /// Those that waited at the last call.
+    marked: BTreeSet<Name>,
+    /// Those that waited at two calls in a row, and wait no more.
+    over: BTreeSet<Name>,
+}
+
 impl Session {
+    /// Whether a cluster without endpoints waits for the client to acknowledge routes.
+    #[must_use]
+    pub fn awaits_routes(&self) -> bool {
+        self.waiting_for_routes().next().is_some()
+    }
+
+    /// Ends the waits for routes that lasted since the call before; [`Session::poll`] then sends the clusters and endpoints. So at equal
+    /// intervals a wait takes at least one of them, and at most two.
+    pub fn end_route_waits(&mut self) {
+        let waiting: BTreeSet<Name> = self.waiting_for_routes().cloned().collect();
+        let marked = std::mem::take(&mut self.route_waits.marked);
+        let (over, marked) = waiting.into_iter().partition(|name| marked.contains(name));
+        self.route_waits.over.extend::<BTreeSet<Name>>(over);
+        self.route_waits.marked = marked;
+    }
+
+    /// Forgets the waits of clusters that have endpoints again, or that the client has without any.
+    pub(super) fn forget_route_waits(&mut self) {
+        let mut waits = std::mem::take(&mut self.route_waits);
+        waits.over.retain(|name| self.is_emptied(name));
+        waits.marked.retain(|name| self.is_emptied(name));
+        self.route_waits = waits;
+    }
+
+    fn waiting_for_routes(&self) -> impl Iterator<Item = &Name> {
+        let kinds = [ResourceKind::Cluster, ResourceKind::Endpoints];
+        kinds.into_iter().flat_map(move |kind| {
+            let pending = self.channels.get(kind).pending.iter();
+            pending.filter(move |name| self.waits_for_routes(kind, name))
+        })
+    }
+
     /// Whether a resource has to wait, because routes of the client lead to a cluster that the view has no endpoint of any more, and newer
     /// versions of these routes are not acknowledged yet.
     pub(super) fn waits_for_routes(&self, kind: ResourceKind, name: &Name) -> bool {
@@ -17,7 +59,11 @@ impl Session {
             | ResourceKind::Extension
             | ResourceKind::Runtime => false,
         };
-        of_cluster && self.is_emptied(name) && !self.is_replaced(kind, name) && self.is_led_to(name)
+        of_cluster
+            && self.is_emptied(name)
+            && !self.route_waits.over.contains(name)
+            && !self.is_replaced(kind, name)
+            && self.is_led_to(name)
     }
 
     /// Whether the client warms the cluster that goes with the endpoints of the view: the old ones may be meant for another one.

@@ -19,7 +19,8 @@
 //! # Clusters without endpoints
 //! A cluster that loses its last endpoint, and its endpoints, are sent to an incremental client after the routes that lead
 //! there: these may lead elsewhere now. Such a cluster counts as one that the client has. Once nothing is in flight, and
-//! these routes cannot be sent because of a rejection, they do not wait any more.
+//! these routes cannot be sent because of a rejection, they do not wait any more. Neither do they after
+//! [`Session::end_route_waits`], which the caller calls by the clock: the client may never answer.
 //!
 //! # Assumptions
 //! A `ClusterLoadAssignment` has the name of its cluster. A client that takes all clusters (`*`) also asks for listeners.
@@ -53,6 +54,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use crate::resource::{Name, Resource, ResourceKey, ResourceKind, View};
 use crate::source::OnDemandRequests;
 use channel::Channels;
+use emptied::RouteWaits;
 pub use rejection::{MAX_TEXT, Rejection};
 
 /// How a client speaks.
@@ -161,6 +163,8 @@ pub struct Session {
     has_opened: bool,
     /// The client reconnected with resources, and may not have reported all of them yet.
     resyncing: bool,
+    /// The clusters that wait for routes at two calls of [`Session::end_route_waits`].
+    route_waits: RouteWaits,
     /// Something may have become free to be taken away since that was looked for.
     removals_due: bool,
     /// The resources of the view that the client lacks, each with the number of the oldest view that it lacks them of.
@@ -183,6 +187,7 @@ impl Session {
             nonces: 0,
             has_opened: false,
             resyncing: false,
+            route_waits: RouteWaits::default(),
             removals_due: false,
             unacknowledged: BTreeMap::new(),
         }

@@ -25,6 +25,7 @@ impl Session {
         let Some(view) = self.view.clone() else {
             return Vec::new();
         };
+        self.forget_route_waits();
         let mut pushes = Vec::new();
         for kind in ResourceKind::ALL {
             let channel = self.channels.get(kind);

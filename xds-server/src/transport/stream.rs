@@ -34,6 +34,11 @@ use super::wire;
 /// A client that reconnects reports all resources that it holds within this time: it sends its first requests back to back.
 const RESYNC_TIME: Duration = Duration::from_secs(2);
 
+/// The time between two calls of [`Session::end_route_waits`]: a cluster without endpoints waits for routes twice as long at most. A client
+/// that works acknowledges routes within milliseconds. That of a stuck one is less than the 5 s after which a pod ends without an answer of
+/// the control plane: from then on, its address may be that of another pod.
+const ROUTES_TIME: Duration = Duration::from_secs(2);
+
 /// Above this number of requested names, the view of a client is made with a rest after each, so that a client that asks
 /// for thousands, one after another, does not take a core. Changes in the meantime come with the next view.
 const RESTLESS_NAMES: usize = 512;
@@ -108,6 +113,7 @@ pub(crate) fn responses<P: Protocol, S: ResourceSource>(
         scope_changed: false,
         view_changed: false,
         convergence: Convergence::default(),
+        routes_due: None,
         opened,
         timer: Box::pin(tokio::time::sleep_until(opened + FIRST_REQUEST)),
         over: false,
@@ -143,6 +149,8 @@ struct Pump<P: Protocol, S: ResourceSource> {
     scope_changed: bool,
     view_changed: bool,
     convergence: Convergence,
+    /// The time of the next [`Session::end_route_waits`]. `None`: no cluster waits for routes.
+    routes_due: Option<Instant>,
     opened: Instant,
     timer: Pin<Box<Sleep>>,
     over: bool,
@@ -183,6 +191,7 @@ enum Due {
     FirstRequest,
     Rested,
     Resynced,
+    RoutesLate,
     Expired,
 }
 
@@ -211,6 +220,11 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
                 }
                 Event::Due(Due::Resynced) => {
                     self.session.end_resync();
+                    Ok(())
+                }
+                Event::Due(Due::RoutesLate) => {
+                    self.routes_due = None;
+                    self.session.end_route_waits();
                     Ok(())
                 }
                 Event::Due(Due::Rested) => Ok(()),
@@ -277,11 +291,13 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
         }
         let resynced = Some((self.opened + RESYNC_TIME, Due::Resynced));
         let rested = Some((self.rests_until, Due::Rested));
+        let routes_late = self.routes_due.map(|at| (at, Due::RoutesLate));
         let expired = self.expires.map(|at| (at, Due::Expired));
         resynced
             .filter(|_| self.session.is_resyncing())
             .into_iter()
             .chain(rested.filter(|_| self.view_due))
+            .chain(routes_late)
             .chain(expired)
             .min_by_key(|(at, _)| *at)
     }
@@ -363,6 +379,10 @@ impl<P: Protocol, S: ResourceSource> Pump<P, S> {
             report.responses += 1;
             self.queue.push_back(push);
         }
+        self.routes_due = match self.session.awaits_routes() {
+            true => Some(self.routes_due.unwrap_or(Instant::now() + ROUTES_TIME)),
+            false => None,
+        };
         let changed = self.session.take_sync_states();
         self.measure();
         if self.reported {

@@ -7,6 +7,7 @@
 //! > C names=a,b nonce=1 nack=text                   a state-of-the-world request
 //! < C#1 a=1 -b                                      a response: nonce, resources, removals
 //! resynced                                          the client has reported all that it holds
+//! late                                              a call of `end_route_waits`
 //! holds C:a=1                                       the resources that the client holds
 //! unacknowledged R:r rejected 1 (text), R:s          the resources of the view that it lacks
 //! wanted dst|x                                      the on-demand names
@@ -81,6 +82,7 @@ fn run(flavor: Flavor, name: &str, script: &str) {
         }
         match verb {
             "resynced" => session.end_resync(),
+            "late" => session.end_route_waits(),
             "view" => session.set_view(Arc::new(view(rest, &mut parts))),
             ">" => match (request(&mut session, flavor, rest), rest.contains("fault")) {
                 (Ok(_), false) => {}

@@ -37,6 +37,7 @@ enum Step {
     ToServer,
     ToClient,
     Settle,
+    Late,
     Drain,
     Reconnect,
     Restart,
@@ -86,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => Just(Step::ToServer),
         10 => Just(Step::ToClient),
         2 => Just(Step::Settle),
+        1 => Just(Step::Late),
         1 => Just(Step::Drain),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Restart),
@@ -348,6 +350,10 @@ impl Pair {
             Step::ToServer => drop(self.forward()),
             Step::ToClient => drop(self.deliver()),
             Step::Settle => self.settle(),
+            Step::Late => {
+                self.session.end_route_waits();
+                self.poll();
+            }
             Step::Drain => self.client.drain(),
             Step::Regroup(grouping) => {
                 self.grouping = grouping;

@@ -99,6 +99,65 @@ const RULES: &[(&str, &str)] = &[
         < E#2 a=none@1",
     ),
     (
+        "endpoints wait for a route that the client does not answer at most as long as the caller allows",
+        "
+        TWO_BACKENDS
+        view C:a=2 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#1 r=2
+        late
+        late
+        < C#2 a=2
+        < E#3 a=none@2
+        > E nonce=3
+        > C nonce=2
+        late
+        late
+        holds C:a=2 C:b=1 E:a=none E:b=1 L:l=1 R:r=1",
+    ),
+    (
+        "the wait of a further cluster for the same route has its full time",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#1 r=2
+        late
+        view C:a=1 E:a=none C:b=1 E:b=none L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        late
+        < E#2 a=none@1
+        > E nonce=2
+        late
+        < E#3 b=none@1",
+    ),
+    (
+        "a wait that was ended begins again after endpoints came back",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < R#1 r=2
+        late
+        late
+        < E#2 a=none@1
+        > E nonce=2
+        view C:a=1 E:a=3 C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        < E#3 a=3@1
+        > E nonce=3
+        view C:a=1 E:a=none C:b=1 E:b=1 L:l=1<R:r R:r=2<C:a,E:a,C:b,E:b
+        late
+        late
+        < E#4 a=none@1",
+    ),
+    (
+        "a wait ends for endpoints whose newer route waits for a cluster that is never asked for",
+        "
+        TWO_BACKENDS
+        view C:a=1 E:a=none C:b=1 E:b=1 C:c=1 E:c=1 L:l=1<R:r R:r=2<C:b,E:b,C:c,E:c
+        < C#1 c=1
+        > C nonce=1
+        late
+        late
+        < E#2 a=none@1",
+    ),
+    (
         "a cluster that warms gets the endpoints that it had, if its newest version waits for routes",
         "
         TWO_BACKENDS
