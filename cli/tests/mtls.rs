@@ -357,6 +357,29 @@ fn a_flip_that_would_not_be_in_force_is_an_error() {
 }
 
 #[test]
+fn a_flip_of_a_mesh_without_sidecars_is_refused_or_forced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = edges(folder.path(), &json!([]));
+    let mesh = folder.path().join("mesh.yaml");
+    let text = "apiVersion: heddle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\n";
+    std::fs::write(&mesh, text).unwrap();
+    let [mesh, file] = [&mesh, &file].map(|path| path.to_str().unwrap());
+    let args = ["--mesh", "-f", mesh, "--edges", file];
+    let reason =
+        "\n  against it: no pod of the mesh has a sidecar, so no caller can have been seen;";
+    let (code, out, err) = strict(&args);
+    assert_eq!(code, Some(2), "{out}{err}");
+    let first = "refused: the mesh does not become Strict\n";
+    assert!(out.starts_with(first) && out.contains(reason), "{out}");
+    let last = "\n  nothing was changed; repeat when nothing is against it, or with --force, which flips in any case\n";
+    assert!(out.ends_with(last), "{out}");
+    let (code, out, err) = strict(&[&args[..], &["--force"]].concat());
+    assert_eq!(code, Some(0), "{out}{err}");
+    let first = "the mesh would become Strict by its Mesh\n";
+    assert!(out.starts_with(first) && out.contains(reason), "{out}");
+}
+
+#[test]
 fn flows_of_a_file_do_not_decide_on_a_write() {
     let args = ["mtls", "strict", "shop", "--edges", "mtls/edges.json"];
     let output = heddle(&args);

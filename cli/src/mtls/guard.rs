@@ -20,6 +20,12 @@ pub fn against(reports: &[Report], flows: &Flows) -> Vec<String> {
     };
     let changing: Vec<&Report> = reports.iter().filter(changing).collect();
     let mut reasons: Vec<String> = cut_off(reports).collect();
+    if reports.is_empty() {
+        reasons.push(
+            "no pod of the mesh has a sidecar, so no caller can have been seen; label a namespace heddle.dev/inject=enabled and restart its pods first"
+                .to_owned(),
+        );
+    }
     for report in &changing {
         if let [_, ..] = &*report.without_report {
             reasons.push(format!(
@@ -86,6 +92,18 @@ pub fn mute<'a>(
     })
 }
 
+/// Whether no sidecar of these namespaces is connected: then no report is of now.
+pub fn unconnected<'a>(
+    mut states: impl Iterator<Item = &'a ProxyState>,
+    reports: &[Report],
+) -> Option<String> {
+    let unseen = !reports.is_empty() && !states.any(|state| state.connected);
+    unseen.then(|| {
+        "pods have sidecars, and none of them is connected to the control plane, so nothing is known of their callers now; run heddle proxy status"
+            .to_owned()
+    })
+}
+
 /// The replicas of the control plane that could not be asked: their sidecars may be missing.
 pub fn unasked<'a>(replicas: impl Iterator<Item = (&'a str, &'a str)>) -> Option<String> {
     let names = replicas.map(|(replica, reason)| format!("{replica} ({reason})"));
@@ -142,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sidecar_that_cannot_report_or_has_not_acknowledged_is_a_reason() {
+    fn sidecars_that_cannot_report_or_are_away_or_have_not_acknowledged_are_a_reason() {
         let report = |namespace: &str| Report {
             namespace: namespace.to_owned(),
             ..Report::default()
@@ -164,6 +182,15 @@ mod tests {
             "{text}"
         );
         assert_eq!(mute(states.iter(), &[report("till")]), None);
+        let connected = ProxyState {
+            connected: true,
+            ..old("shop/e", Some(4))
+        };
+        let none = unconnected(states.iter(), &[report("shop")]).unwrap();
+        assert!(none.contains("none of them is connected"), "{none}");
+        let some = states.iter().chain([&connected]);
+        assert_eq!(unconnected(some, &[report("shop")]), None);
+        assert_eq!(unconnected(std::iter::empty(), &[]), None);
         let text = unasked([("heddle-0", "no answer")].into_iter()).unwrap();
         assert!(
             text.starts_with("1 replica ") && text.ends_with(": heddle-0 (no answer)"),

@@ -42,7 +42,7 @@ pub enum MtlsCommand {
         long_about = "Compiles the objects without and with the flip, and judges it by the callers that sidecars have observed in the last \
                       quarter of an hour (`heddle mtls plan`). Refuses it, with the list, if it cuts off a caller in plain text that was seen, \
                       if a workload has reported no call, if the callers were observed for less than a quarter of an hour or not by all \
-                      replicas, if the sidecars are not known, or if one of them has not acknowledged its configuration within --timeout; \
+                      replicas, if no pod of the mesh has a sidecar (--mesh) or no sidecar is connected, if the sidecars are not known, or if one of them has not acknowledged its configuration within --timeout; \
                       after that wait it makes the plan again. A namespace without a sidecar is an error, and so is --mesh in mode Observe, \
                       which would also enforce every policy: set spec.mode to Permissive first. Else writes the \
                       object by server-side apply as field manager `heddle-mtls`: AuthPolicy `zz-mtls-strict` of the namespace, or spec.mode \

@@ -201,9 +201,10 @@ async fn look(args: &MtlsStrictArgs, plans: &[Report]) -> Vec<String> {
     let source = Source::Cluster(args.cluster.clone());
     match proxy::report(&source).await {
         Ok(report) => {
-            let states = report.proxies.iter().map(|placed| &placed.state);
-            let mute = guard::mute(states, plans);
+            let states = || report.proxies.iter().map(|placed| &placed.state);
+            let mute = guard::mute(states(), plans);
             mute.into_iter()
+                .chain(guard::unconnected(states(), plans))
                 .chain(guard::unasked(report.unasked()))
                 .collect()
         }
@@ -275,7 +276,15 @@ fn text(flip: &Flip, target: &Target) -> String {
     lines.extend(pending.map(|of| format!("  pending: {}: {}", of.proxy, of.reason)));
     lines.extend(match flip.outcome {
         Outcome::Refused => {
-            vec!["  nothing was changed; give these callers a sidecar, or repeat with --force, which cuts them off".to_owned()]
+            let fix = match guard::cut_off(&flip.plans).next() {
+                Some(_) => {
+                    "give these callers a sidecar, or repeat with --force, which cuts them off"
+                }
+                None => {
+                    "repeat when nothing is against it, or with --force, which flips in any case"
+                }
+            };
+            vec![format!("  nothing was changed; {fix}")]
         }
         Outcome::WouldBeWritten => vec![format!("  undo: {}", flip.undo)],
         Outcome::InForce | Outcome::NotInForce => vec![
