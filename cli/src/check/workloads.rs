@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use heddle_policy_compiler::injection::{InjectionDecision, decide};
+use heddle_xds_types::edges::Losses;
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use kube::api::{DynamicObject, ListParams};
 use kube::{Api, Client};
@@ -11,6 +12,8 @@ use serde_json::Value;
 
 use super::Outcome;
 use crate::cluster::{self, ClusterArgs, explain};
+use crate::edges::graph::Graph;
+use crate::edges::live::Source;
 use crate::findings::plural;
 use crate::proxy::state::{ProxyState, SyncSummary as _};
 
@@ -18,11 +21,14 @@ const INJECT: &str = heddle_policy_compiler::ingest::INJECT_LABEL;
 const PROXY: &str = heddle_policy_compiler::ingest::PROXY_CONTAINER;
 /// So many are named; a namespace labelled after the fact may have hundreds.
 const NAMED: usize = 10;
+/// The seconds of traffic to read, the shortest time: the losses are those since the start.
+const LOOK_BACK: u64 = 5;
 
 pub(super) async fn all(client: &Client, args: &ClusterArgs) -> Vec<Outcome> {
     let mut outcomes = vec![
         Outcome::of(unmeshed(client).await, "pods without a sidecar"),
         bootstraps(crate::proxy::states(args).await),
+        edges(Source::Cluster(args.clone()).read(LOOK_BACK).await),
     ];
     match bypassed(client).await {
         Ok(None) => {}
@@ -70,6 +76,52 @@ fn bootstraps(asked: Result<(Vec<ProxyState>, bool)>) -> Outcome {
     )
 }
 
+/// The traffic that is in no edge or series, by the counts since the start of the replicas.
+fn edges(asked: Result<Graph>) -> Outcome {
+    let graph = match asked {
+        Ok(graph) if graph.is_answered() => graph,
+        Ok(_) => return unknown_edges("no replica of the control plane could be asked"),
+        Err(error) => return unknown_edges(&explain(&error)),
+    };
+    let partial = match graph.complete {
+        true => "",
+        false => ", as far as replicas answered",
+    };
+    let Losses {
+        by_agents,
+        evicted,
+        refused,
+    } = graph.losses;
+    if !graph.losses.is_some() {
+        return Outcome::Ok(format!(
+            "the series and edges of all sidecars found room{partial}"
+        ));
+    }
+    let (mut lost, mut fixes) = (Vec::new(), Vec::new());
+    if by_agents > 0 {
+        lost.push(format!("{by_agents} requests or connections of sidecars that have more series or edges than they may have"));
+        fixes.push("find these sidecars by their metric envoy_server_stats_overflow_histogram: a port of theirs answers with very many statuses, or very many services or identities call it (docs/telemetry.md#limits)");
+    }
+    if evicted > 0 || refused > 0 {
+        lost.push(format!("{evicted} idle edges that made room for others, and {refused} edges that found no room in the control plane"));
+        fixes.push("look for workloads with very many edges by heddle edges (docs/live-graph.md)");
+    }
+    Outcome::Note(
+        format!(
+            "traffic is missing in metrics and the live graph since the start of the control plane{partial}: {}",
+            lost.join("; ")
+        ),
+        fixes.join("; "),
+    )
+}
+
+fn unknown_edges(reason: &str) -> Outcome {
+    Outcome::Note(
+        format!("series and edges of the sidecars: {reason}"),
+        "heddle edges".to_owned(),
+    )
+}
+
 /// The namespaces that the Mesh bypasses, as it is written; `heddle analyze` names those in force.
 async fn bypassed(client: &Client) -> Result<Option<Outcome>> {
     let meshes = super::listed(client, heddle_crds::API_VERSION, "Mesh", None).await?;
@@ -97,9 +149,10 @@ fn note_bypassed(mesh: &Value) -> Option<Outcome> {
     ))
 }
 
-fn named(pods: &[&str]) -> String {
-    let first: Vec<&str> = pods.iter().take(NAMED).copied().collect();
-    let more = match pods.len().saturating_sub(NAMED) {
+/// The first names, and the number of the others.
+pub(super) fn named(names: &[&str]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).copied().collect();
+    let more = match names.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -194,7 +247,10 @@ fn has_proxy(spec: &PodSpec) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use heddle_xds_types::edges::EdgesReport;
+
     use super::*;
+    use crate::replicas::Replica;
 
     fn state(proxy: &str, bootstrap: Option<u32>) -> ProxyState {
         ProxyState {
@@ -220,6 +276,64 @@ mod tests {
         match bootstraps(Ok((vec![unknown], false))) {
             Outcome::Ok(text) => assert!(text.ends_with("as far as replicas answered"), "{text}"),
             Outcome::Note(text, _) | Outcome::Fail(text, _) => panic!("{text}"),
+        }
+    }
+
+    /// The answers of two replicas, of which the second may be away.
+    fn graph(losses: Losses, complete: bool) -> Graph {
+        let report = EdgesReport {
+            losses,
+            ..EdgesReport::default()
+        };
+        let second = match complete {
+            true => Ok(EdgesReport::default()),
+            false => Err("no answer".to_owned()),
+        };
+        let replica = |name: &str, answer| Replica {
+            name: name.to_owned(),
+            answer,
+        };
+        Graph::of(vec![replica("a", Ok(report)), replica("b", second)])
+    }
+
+    #[test]
+    fn traffic_without_a_series_or_an_edge_is_a_note_with_the_count_and_the_fix() {
+        let none = Losses::default();
+        for (complete, end) in [
+            (true, " found room"),
+            (false, "as far as replicas answered"),
+        ] {
+            match edges(Ok(graph(none, complete))) {
+                Outcome::Ok(text) => assert!(text.ends_with(end), "{text}"),
+                Outcome::Note(text, _) | Outcome::Fail(text, _) => panic!("{text}"),
+            }
+        }
+        let agents = "7 requests or connections of sidecars";
+        let store = "1 idle edges that made room for others, and 2 edges that found no room";
+        for ((by_agents, evicted, refused), says, fix) in [
+            (
+                (7, 0, 0),
+                [agents, ""],
+                "envoy_server_stats_overflow_histogram",
+            ),
+            ((0, 1, 2), [store, ""], "heddle edges"),
+            ((7, 1, 2), [agents, store], "; look for workloads"),
+        ] {
+            let losses = Losses {
+                by_agents,
+                evicted,
+                refused,
+            };
+            match edges(Ok(graph(losses, true))) {
+                Outcome::Note(text, fixes) => {
+                    assert!(says.iter().all(|part| text.contains(part)), "{text}");
+                    assert!(fixes.contains(fix), "{fixes}");
+                }
+                Outcome::Ok(text) | Outcome::Fail(text, _) => panic!("{text}"),
+            }
+        }
+        for unknown in [Ok(Graph::of(Vec::new())), Err(anyhow::anyhow!("away"))] {
+            assert!(matches!(edges(unknown), Outcome::Note(_, fix) if fix == "heddle edges"));
         }
     }
 }
