@@ -47,7 +47,11 @@ const CASES: &[Case] = &[
     Case {
         args: &["analyze", "-f", "shop.yaml", "-f", "unknown-field.yaml"],
         code: 1,
-        out: &["AuthPolicy shop/typo"],
+        out: &[
+            "AuthPolicy shop/typo  Accepted   False   Invalid",
+            "AuthPolicy shop/typo  Enforced   False   Denied",
+            "so all that it could select is denied",
+        ],
         err: &["error: AuthPolicy shop/typo: spec.rulez: the API has no such field"],
     },
     Case {
