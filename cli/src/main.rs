@@ -251,8 +251,9 @@ enum Command {
     #[command(
         long_about = "Serves a page on 127.0.0.1, under a secret path that it prints: the graph of workloads and services with rate, success, \
                       durations and mutual TLS, tables of edges and sidecars, the objects with their weights and conditions, and findings. \
-                      The page asks the control plane and the API server with your rights: those of `heddle edges`, `heddle proxy status` \
-                      and `heddle analyze`. It takes no asset from elsewhere.",
+                      Nothing in the cluster serves a page, and no port of it is opened: this command runs on your machine until Ctrl-C, and \
+                      asks the control plane, by port-forwards through the API server, and the API server with your rights: those of \
+                      `heddle edges`, `heddle proxy status` and `heddle analyze`. The page takes no asset from elsewhere.",
         after_long_help = "Examples:\n  heddle dashboard\n  heddle dashboard --port 8080 --context staging\n  heddle dashboard --runtime-dir /tmp/heddle-demo-1/run -f /tmp/heddle-demo-1/world"
     )]
     Dashboard(dashboard::DashboardArgs),
