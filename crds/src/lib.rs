@@ -26,6 +26,7 @@ mod foreign;
 mod host_tls;
 mod init_resources;
 mod kinds;
+mod missing;
 mod patterns;
 mod percent;
 mod rate_limit_settings;

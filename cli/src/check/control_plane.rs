@@ -4,10 +4,13 @@ use anyhow::Result;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionVersion,
+};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+use super::workloads::named;
 use super::{Outcome, root};
 use crate::cluster::{self, NAMESPACE, WEBHOOK};
 
@@ -84,14 +87,43 @@ async fn definition(client: &Client, kind: heddle_crds::Kind) -> Result<Outcome>
         .versions
         .iter()
         .any(|version| version.served && version.name == heddle_crds::VERSION);
-    Ok(if established && served {
-        Outcome::Ok(format!("{name} is served as {}", heddle_crds::VERSION))
-    } else {
-        Outcome::Fail(
-            format!("{name} is not served as {}", heddle_crds::VERSION),
-            INSTALL.to_owned(),
-        )
+    if !established || !served {
+        let fault = format!("{name} is not served as {}", heddle_crds::VERSION);
+        return Ok(Outcome::Fail(fault, INSTALL.to_owned()));
+    }
+    let missing = missing(kind, &definition.spec.versions)?;
+    Ok(match &*missing {
+        [] => Outcome::Ok(format!("{name} is served as {}", heddle_crds::VERSION)),
+        fields => older(&name, kind, fields),
     })
+}
+
+/// The fields of a kind that its definition in the cluster does not have.
+fn missing(
+    kind: heddle_crds::Kind,
+    versions: &[CustomResourceDefinitionVersion],
+) -> Result<Vec<String>> {
+    let mut versions = versions.iter();
+    let version = versions.find(|version| version.name == heddle_crds::VERSION);
+    let schema = version.and_then(|version| version.schema.as_ref());
+    let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
+    Ok(kind.missing_from(&serde_json::to_value(schema)?))
+}
+
+/// The definition is of an older version, and the API server drops fields. An object without such a field can mean another one.
+fn older(name: &str, kind: heddle_crds::Kind, missing: &[String]) -> Outcome {
+    let fields: Vec<&str> = missing.iter().map(String::as_str).collect();
+    Outcome::Fail(
+        format!(
+            "{name} is older than this heddle ({}): the API server drops {} from every {}",
+            env!("CARGO_PKG_VERSION"),
+            named(&fields),
+            kind.name()
+        ),
+        format!(
+            "{INSTALL}, or kubectl apply --server-side --force-conflicts -k config/crd (helm upgrade leaves definitions as they are); then apply the objects with these fields again"
+        ),
+    )
 }
 
 /// The settings: without a Mesh, `kubectl get mesh` shows nothing although every default is in force.
@@ -210,6 +242,7 @@ fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use axum::{Json, Router};
     use serde_json::{Value, json};
 
     use super::*;
@@ -229,6 +262,40 @@ mod tests {
                 "{ready} of {wanted}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_lacks_a_field_is_a_failure_with_the_field_and_the_fix() {
+        let kind = heddle_crds::Kind::TrafficPolicy;
+        let mut crd = serde_json::to_value(kind.crd()).unwrap();
+        crd["status"] = json!({"conditions": [{"type": "Established", "status": "True", "reason": "", "message": "",
+            "lastTransitionTime": null}], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": []});
+        let mut found = Vec::new();
+        for field in ["", "namespace", "route"] {
+            let target = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/target/properties";
+            let target = crd.pointer_mut(target).unwrap();
+            target.as_object_mut().unwrap().remove(field);
+            let answer = Json(crd.clone());
+            let client = Client::new(Router::new().fallback(move || async { answer }), "default");
+            found.push(match definition(&client, kind).await.unwrap() {
+                Outcome::Fail(fault, fix) => format!("{fault}\n{fix}"),
+                Outcome::Ok(_) | Outcome::Note(..) => String::new(),
+            });
+        }
+        let [whole, one, two] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(whole, "");
+        let drops = "the API server drops spec.target.namespace from every TrafficPolicy\nheddle install --apply --wait, or kubectl apply ";
+        assert!(
+            one.starts_with("trafficpolicies.heddle.dev is older than this heddle"),
+            "{one}"
+        );
+        assert!(one.contains(drops), "{one}");
+        assert!(
+            two.contains(" spec.target.namespace, spec.target.route from "),
+            "{two}"
+        );
     }
 
     const NOW: i64 = 1_800_000_000;

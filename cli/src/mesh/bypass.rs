@@ -7,7 +7,7 @@ use clap::Args;
 use heddle_acceptor::clean;
 use heddle_policy_compiler::world::is_namespace_name;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams, ValidationDirective};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -149,6 +149,8 @@ async fn patch(
     let params = PatchParams {
         dry_run,
         field_manager: Some(MANAGER.to_owned()),
+        // A definition of an older version drops the list without it.
+        field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::default()
     };
     let patch = Patch::Merge(patch);
@@ -245,6 +247,22 @@ mod tests {
         let object = json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"},
             "spec": {"bypassedNamespaces": list}});
         serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_definition_without_the_list_refuses_the_change() {
+        let answer = |uri: axum::http::Uri| async move {
+            let query = uri.query().unwrap_or_default().to_owned();
+            let strict = query.split('&').any(|of| of == "fieldValidation=Strict");
+            assert!(strict, "the API server would drop the list: {query}");
+            axum::Json(mesh(&json!([])))
+        };
+        let client = kube::Client::new(axum::Router::new().fallback(answer), "default");
+        let found = mesh(&Value::Null);
+        let api = cluster::api_of(&client, &found).unwrap();
+        patch(&api, "default", &found, Vec::new(), true)
+            .await
+            .unwrap();
     }
 
     #[test]

@@ -175,6 +175,14 @@ impl Cache {
         self.changed.send_modify(|tick| *tick += 1);
     }
 
+    /// Takes the findings about the definitions of kinds.
+    pub(super) fn set_definitions(&self, findings: Vec<Finding>) {
+        let before = std::mem::replace(&mut self.lock().definitions, findings.clone());
+        if before != findings {
+            self.tick();
+        }
+    }
+
     /// The uid of a declared object.
     pub(super) fn uid(&self, object: &ObjectRef) -> Option<String> {
         self.declared(object)?.uid.clone()
@@ -394,9 +402,11 @@ impl ObjectSource for Cache {
         let read = self.last_goods.is_read();
         let mut state = self.lock();
         let Pending { changes, since } = std::mem::take(&mut state.pending);
+        let findings = state.findings.values().flatten();
+        let findings = findings.chain(&state.definitions).cloned();
         Batch {
+            findings: findings.collect(),
             changes: changes.into_iter().collect(),
-            findings: state.findings.values().flatten().cloned().collect(),
             since,
             complete: state.complete() && read,
         }

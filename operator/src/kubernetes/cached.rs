@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) kinds: HashMap<ObjectKind, Watched>,
     pub(super) pending: Pending,
     pub(super) findings: BTreeMap<ObjectRef, Vec<Finding>>,
+    /// The findings about the definitions of kinds.
+    pub(super) definitions: Vec<Finding>,
     /// When a watch last failed.
     pub(super) failed: Option<Instant>,
     /// Ticks when a pod of the control plane becomes ready, or ends to be.

@@ -9,6 +9,7 @@ mod cached;
 mod claims;
 mod declared;
 mod default_mesh;
+mod definitions;
 mod encoded;
 mod events;
 mod failures;

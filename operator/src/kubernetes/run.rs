@@ -25,7 +25,7 @@ use super::sharded::Store;
 use super::statuses::{Count, Counter, Writer};
 use super::tokens::Tokens;
 use super::webhook::Injector;
-use super::{Options, ca_bundle, rebalance};
+use super::{Options, ca_bundle, definitions, rebalance};
 use crate::certs::CertError;
 use crate::listen::{Port, bind};
 use crate::metrics::Metrics;
@@ -98,6 +98,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let metrics = Arc::new(Metrics::default());
     let cache = Arc::new(Cache::new(Arc::clone(&metrics)));
     cache.start(&client, ObjectKind::watched(), &mut tasks);
+    let (kept, look) = (Arc::clone(&cache), definitions::LOOK);
+    let definitions = definitions::keep(client.clone(), kept, look, tasks.stop());
+    tasks.spawn("definitions", definitions);
     let past = Store::new(client.clone(), Arc::clone(&cache), Arc::clone(&metrics));
     let past = Arc::new(past);
     tasks.spawn("last good specs", Arc::clone(&past).listen(tasks.stop()));
