@@ -28,7 +28,8 @@ pub(super) fn weigh<S>(
     let used = spec.backends.iter().zip(&wanted);
     let mut used = used.filter(|(_, weight)| **weight > 0);
     // Manifests in a directory have no endpoints, and nothing to wait for.
-    if lookup.offline() || used.all(|(of, _)| takes_traffic((lookup, settings), service, ports, of)) {
+    if lookup.offline() || used.all(|(of, _)| takes_traffic((lookup, settings), service, ports, of))
+    {
         return wanted;
     }
     let ready: Vec<Readiness> = spec
