@@ -12,21 +12,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::{CallError, call};
-use crate::tasks::{Ended, chain};
+use crate::tasks::{Ended, Tasks, chain};
 
 /// The time between two looks: definitions change with upgrades alone, and the answer has all schemas of the group.
-pub(super) const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(60);
 /// So many fields of a kind are named.
 const FIELDS: usize = 8;
 
+/// Starts the comparison.
+pub(super) fn start(client: &Client, cache: &Arc<Cache>, tasks: &mut Tasks) {
+    let (client, cache) = (client.clone(), Arc::clone(cache));
+    let keeping = keep(client, cache, LOOK, tasks.stop());
+    tasks.spawn("definitions", keeping);
+}
+
 /// Keeps a finding for each definition that lacks fields, until told to stop. Every account may read the schemas, so the control plane needs no
 /// right to definitions.
-pub(super) async fn keep(
-    client: Client,
-    cache: Arc<Cache>,
-    look: Duration,
-    stop: CancellationToken,
-) -> Ended {
+async fn keep(client: Client, cache: Arc<Cache>, look: Duration, stop: CancellationToken) -> Ended {
     let mut failing = false;
     loop {
         match schemas(&client).await {

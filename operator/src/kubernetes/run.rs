@@ -98,9 +98,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     let metrics = Arc::new(Metrics::default());
     let cache = Arc::new(Cache::new(Arc::clone(&metrics)));
     cache.start(&client, ObjectKind::watched(), &mut tasks);
-    let (kept, look) = (Arc::clone(&cache), definitions::LOOK);
-    let definitions = definitions::keep(client.clone(), kept, look, tasks.stop());
-    tasks.spawn("definitions", definitions);
+    definitions::start(&client, &cache, &mut tasks);
     let past = Store::new(client.clone(), Arc::clone(&cache), Arc::clone(&metrics));
     let past = Arc::new(past);
     tasks.spawn("last good specs", Arc::clone(&past).listen(tasks.stop()));
