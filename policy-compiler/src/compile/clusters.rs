@@ -337,12 +337,9 @@ fn routed<'a>(
     own: ClusterAndEndpoints,
     rules: &[&RouteEntry],
     whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
-    KnownSides {
-        clusters: known,
-        routes,
-        ..
-    }: &mut KnownSides,
+    known: &mut KnownSides,
 ) -> OutboundPort {
+    let (known, known_routes) = (&mut known.clusters, &mut known.routes);
     // The service as a whole stays in the part beside its backends: requests that began before the rules go on.
     let mut names = BTreeSet::from([Arc::clone(own.name())]);
     let mut pairs = vec![own];
@@ -391,5 +388,5 @@ fn routed<'a>(
         routes::with_policy(table, &policy, &of_rules)
     });
     pairs.extend(mirrors.into_values());
-    with_route(service, pairs, table, routes)
+    with_route(service, pairs, table, known_routes)
 }

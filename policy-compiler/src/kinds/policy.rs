@@ -349,16 +349,7 @@ pub(crate) fn validate<S: PolicyKind>(
             }
             (None, None) => {}
         }
-        let bypassed = S::IN_BYPASS.filter(|_| settings.bypasses(namespace));
-        let counting = spec.as_ref().or(declared.spec.as_ref().ok());
-        let without_others = counting.is_some_and(|spec| S::is_for_own_callers(&policy, spec));
-        let bypassed = bypassed.map(|effect| match without_others {
-            true => WITHOUT_EFFECT,
-            false => effect,
-        });
-        outcome
-            .findings
-            .extend(bypassed.map(|effect| bypass_finding(&declared.object, effect)));
+        outcome.findings.extend(in_bypass(&policy, spec.as_ref()));
         outcome.statuses.insert(declared.object.clone(), status);
     }
     S::compare(&attachments, &mut outcome);
@@ -368,11 +359,18 @@ pub(crate) fn validate<S: PolicyKind>(
 /// The effect of a bypass of the namespace of a policy for services of other namespaces.
 const WITHOUT_EFFECT: &str = "this object is for calls of its own sidecars alone, and they do not apply it: it has no effect";
 
-fn bypass_finding(object: &ObjectRef, effect: &str) -> Finding {
-    let namespace = &object.namespace;
+/// The finding about a policy of a bypassed namespace. `spec`: the one in force.
+fn in_bypass<S: PolicyKind>(policy: &Candidate<'_, S>, spec: Option<&S>) -> Option<Finding> {
+    let (object, namespace) = (&policy.declared.object, policy.namespace());
+    let effect = S::IN_BYPASS.filter(|_| policy.settings.bypasses(namespace))?;
+    let spec = spec.or(policy.declared.spec.as_ref().ok());
+    let effect = match spec.is_some_and(|spec| S::is_for_own_callers(policy, spec)) {
+        true => WITHOUT_EFFECT,
+        false => effect,
+    };
     let message = format!("the Mesh bypasses namespace {namespace}: {effect}");
     let finding = Finding::warning(object, "metadata.namespace", reason::BYPASSED, message);
-    finding.fix(format!("end it by `heddle mesh bypass {namespace} --off`"))
+    Some(finding.fix(format!("end it by `heddle mesh bypass {namespace} --off`")))
 }
 
 macro_rules! properties {
