@@ -106,7 +106,7 @@ fn a_weight_is_held_in_the_families_that_callers_dial_and_that_have_no_ready_end
         (DUAL, [Some(true), None], six(), [true, false]),
         (DUAL, [Some(false), Some(true)], four(), [false, true]),
         (DUAL, [Some(false), Some(false)], text(""), [false, false]),
-        // Nobody calls the other family.
+        // No caller dials the other family.
         (&["IPv4"], [Some(true), Some(false)], None, [true, false]),
         (
             &["IPv4"],

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cluster::{apply, mesh, traffic_policy};
 use crate::{base, overridden, targets};
 
-/// The policy of the service's namespace is in force for other callers, so its status names the winners and what they win.
+/// The policy of the service's namespace is in force for other callers, so its status names the winners and the groups of fields that they win.
 #[test]
 fn the_status_of_a_policy_names_those_of_other_namespaces_that_win_for_their_own_callers() {
     let own = |name: &str, target: Value, fields: &[&str]| {

@@ -1,4 +1,4 @@
-//! Policies of a route whose last good spec is in force.
+//! Policies of a route that has its last good spec in force.
 
 use heddle_policy_compiler::{ObjectKind, World, compile};
 use serde_json::json;
