@@ -35,6 +35,9 @@ impl Session {
 
     /// Forgets the waits of clusters that have endpoints again, or that the client has without any.
     pub(super) fn forget_route_waits(&mut self) {
+        if self.route_waits.marked.is_empty() && self.route_waits.over.is_empty() {
+            return;
+        }
         let mut waits = std::mem::take(&mut self.route_waits);
         waits.over.retain(|name| self.is_emptied(name));
         waits.marked.retain(|name| self.is_emptied(name));

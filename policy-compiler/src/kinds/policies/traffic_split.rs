@@ -73,7 +73,8 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     if ports.is_empty() && report.status.in_force.is_none() {
         return;
     }
-    ports.retain(|port| references.ports(spec).contains(port));
+    let divided = references.ports(spec);
+    ports.retain(|port| divided.contains(port));
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);

@@ -54,17 +54,16 @@ impl References {
             port.is_some_and(|port| port.protocol == Protocol::Http)
         };
         // Other ports have no copies.
-        let copied: BTreeSet<Port> = claimed.iter().filter(carries_http).copied().collect();
+        let copied: BTreeSet<Port> = match &*spec.mirrors {
+            [] => BTreeSet::new(),
+            _ => claimed.iter().filter(carries_http).copied().collect(),
+        };
         let backends = spec.backends.iter().enumerate();
-        let backends = backends.map(|(index, of)| {
-            let field = format!("spec.backends[{index}].service");
-            reference(policy, &claimed, of.target(), field)
-        });
+        let backends = backends
+            .map(|(index, of)| reference(policy, &claimed, of.target(), ("backends", index)));
         let mirrors = spec.mirrors.iter().enumerate();
-        let mirrors = mirrors.map(|(index, of)| {
-            let field = format!("spec.mirrors[{index}].service");
-            reference(policy, &copied, of.target(), field)
-        });
+        let mirrors =
+            mirrors.map(|(index, of)| reference(policy, &copied, of.target(), ("mirrors", index)));
         Self {
             backends: backends.collect(),
             mirrors: mirrors.collect(),
@@ -130,7 +129,7 @@ fn reference<S>(
     policy: &Candidate<'_, S>,
     ports: &BTreeSet<Port>,
     target: Option<BackendTarget<'_>>,
-    field: String,
+    (list, index): (&str, usize),
 ) -> Reference {
     // Labels that no pod has yet are a backend without endpoints, not a mistake.
     let Some(BackendTarget::Service(name)) = target else {
@@ -138,7 +137,8 @@ fn reference<S>(
     };
     let name = policy.service(name);
     let error = |reason, message: String, fix| {
-        Some(ValidationError::unresolved(reason, &*field, message, fix))
+        let field = format!("spec.{list}[{index}].service");
+        Some(ValidationError::unresolved(reason, field, message, fix))
     };
     let Some(target) = policy.lookup.service(&name) else {
         let (message, fix) = match policy.lookup.is_external(&name) {
