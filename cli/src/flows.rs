@@ -156,10 +156,11 @@ impl Flows {
             )),
             Some(_) => None,
         };
-        let lost = self.losses.is_some().then(|| {
-            "some traffic was not reported, or found no room, since the start of the control plane, so callers may be missing (`heddle edges` \
-             has the counts)"
-                .to_owned()
+        let lost = self.losses.is_within(WHOLE_WINDOW).then(|| {
+            format!(
+                "some traffic of the last {WHOLE_WINDOW} s was not reported, or found no room, so callers may be missing (`heddle edges` has \
+                 the counts); wait for {WHOLE_WINDOW} s without a loss"
+            )
         });
         time.into_iter().chain(lost).collect()
     }

@@ -287,7 +287,7 @@ fn a_flip_needs_all_callers_of_a_quarter_of_an_hour() {
             "losses",
             json!({"byAgents": 1}),
             2,
-            "some traffic was not reported",
+            "some traffic of the last 900 s was not reported",
         ),
         (
             "callers",
@@ -312,6 +312,12 @@ fn a_flip_needs_all_callers_of_a_quarter_of_an_hour() {
         assert_eq!(found, Some(0), "{field}: {out}{err}");
         assert!(out.contains(says), "{field}: {out}");
     }
+    // A loss of before concerns no caller of the last quarter of an hour.
+    let mut document = document;
+    document["losses"] = json!({"byAgents": 1, "lastSecondsAgo": 900});
+    std::fs::write(file, document.to_string()).unwrap();
+    let (code, out, err) = strict(&args);
+    assert_eq!(code, Some(0), "{out}{err}");
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn edges(asked: Result<Graph>) -> Outcome {
         by_agents,
         evicted,
         refused,
+        last_seconds_ago: _,
     } = graph.losses;
     if !graph.losses.is_some() {
         return Outcome::Ok(format!(
@@ -323,6 +324,7 @@ mod tests {
                 by_agents,
                 evicted,
                 refused,
+                last_seconds_ago: None,
             };
             match edges(Ok(graph(losses, true))) {
                 Outcome::Note(text, fixes) => {

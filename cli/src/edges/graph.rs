@@ -147,12 +147,7 @@ impl Graph {
     fn add(&mut self, report: EdgesReport, all: &mut BTreeMap<Key, Edge>) {
         // The replica that has listened for longest: sidecars may have come from it to a younger one.
         self.window_seconds = self.window_seconds.max(report.covered_seconds);
-        self.losses.by_agents = self
-            .losses
-            .by_agents
-            .saturating_add(report.losses.by_agents);
-        self.losses.evicted = self.losses.evicted.saturating_add(report.losses.evicted);
-        self.losses.refused = self.losses.refused.saturating_add(report.losses.refused);
+        self.losses.add(&report.losses);
         for edge in report.edges {
             match all.get_mut(&key(&edge)) {
                 Some(known) => {

@@ -67,6 +67,8 @@ struct Edges {
     /// The time of the last sweep.
     swept: u64,
     losses: Losses,
+    /// The time of the last loss.
+    lost: Option<u64>,
 }
 
 /// The edges that are reported to this replica.
@@ -121,7 +123,9 @@ impl EdgeStore {
     /// Takes a report of a sidecar, with the number of requests and connections that its agent has lost.
     pub fn take(&self, sidecar: &ReportingSidecar, traffic: &[EdgeTraffic], lost: u64) {
         if !self.messages.count(sidecar.id.clone()) {
-            self.lock().losses.refused += traffic.len() as u64;
+            let mut edges = self.lock();
+            edges.losses.refused += traffic.len() as u64;
+            edges.lost = Some(self.now());
             return;
         }
         self.take_at(self.now(), sidecar, traffic, lost);
@@ -143,6 +147,7 @@ impl EdgeStore {
     ) {
         let identity: Arc<str> = sidecar.identity.as_str().into();
         let mut edges = self.lock();
+        let before = edges.losses;
         edges.losses.by_agents = edges.losses.by_agents.saturating_add(lost);
         edges.sweep(now);
         for traffic in traffic {
@@ -155,6 +160,9 @@ impl EdgeStore {
                 kept.busy = now;
                 kept.slots.add(now, &traffic.counts);
             }
+        }
+        if edges.losses != before {
+            edges.lost = Some(now);
         }
         self.metrics.edges.set(edges.all.len(), edges.losses);
     }
@@ -175,7 +183,10 @@ impl EdgeStore {
             })
         });
         let mut found: Vec<Edge> = found.collect();
-        let losses = edges.losses;
+        let losses = Losses {
+            last_seconds_ago: edges.lost.map(|lost| now.saturating_sub(lost)),
+            ..edges.losses
+        };
         drop(edges);
         found.sort_by(|one, other| sort_key(one).cmp(&sort_key(other)));
         EdgesReport {
@@ -392,8 +403,9 @@ mod tests {
         );
         assert_eq!(ages, (Some(300), Some(0)), "the first slot is of 30 s");
         assert_eq!((report.covered_seconds, report.losses.by_agents), (300, 7));
-        let report = store.report_at(300, 60);
+        let report = store.report_at(305, 60);
         assert_eq!(report.edges[0].counts.requests(), 1);
+        assert_eq!(report.losses.last_seconds_ago, Some(5));
         assert!(store.report_at(5000, 60).edges.is_empty());
         store.take_at(5000, &sidecar("other"), &[], 0);
         let edges = store.lock();

@@ -36,6 +36,9 @@ pub struct Losses {
     pub evicted: u64,
     /// Edges that found no room.
     pub refused: u64,
+    /// The seconds since the last of these losses. `None`: there was none, or the version does not report it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seconds_ago: Option<u64>,
 }
 
 impl Losses {
@@ -43,6 +46,22 @@ impl Losses {
     #[must_use]
     pub const fn is_some(&self) -> bool {
         self.by_agents > 0 || self.evicted > 0 || self.refused > 0
+    }
+
+    /// Whether traffic of the last seconds may be missing in the answer.
+    #[must_use]
+    pub fn is_within(&self, seconds: u64) -> bool {
+        self.is_some() && self.last_seconds_ago.is_none_or(|ago| ago < seconds)
+    }
+
+    /// Adds the losses of another replica.
+    pub fn add(&mut self, other: &Self) {
+        // A version that does not report the time may have lost traffic just now.
+        let last = |of: &Self| of.is_some().then(|| of.last_seconds_ago.unwrap_or(0));
+        self.last_seconds_ago = [last(self), last(other)].into_iter().flatten().min();
+        self.by_agents = self.by_agents.saturating_add(other.by_agents);
+        self.evicted = self.evicted.saturating_add(other.evicted);
+        self.refused = self.refused.saturating_add(other.refused);
     }
 }
 
@@ -78,4 +97,44 @@ pub struct Edge {
     /// The counts in the window.
     #[serde(flatten)]
     pub counts: EdgeCounts,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_loss_of_all_replicas_counts_and_an_unknown_one_is_recent() {
+        let lost = |refused, last_seconds_ago| Losses {
+            refused,
+            last_seconds_ago,
+            ..Losses::default()
+        };
+        let cases = [
+            (lost(0, None), lost(0, None), lost(0, None), false),
+            (
+                lost(1, Some(1000)),
+                lost(0, None),
+                lost(1, Some(1000)),
+                false,
+            ),
+            (
+                lost(1, Some(1000)),
+                lost(2, Some(900)),
+                lost(3, Some(900)),
+                false,
+            ),
+            (
+                lost(1, Some(1000)),
+                lost(2, Some(899)),
+                lost(3, Some(899)),
+                true,
+            ),
+            (lost(1, Some(1000)), lost(2, None), lost(3, Some(0)), true),
+        ];
+        for (mut one, other, sum, within) in cases {
+            one.add(&other);
+            assert_eq!((one, one.is_within(900)), (sum, within));
+        }
+    }
 }
