@@ -7,7 +7,7 @@ use super::cluster_inputs::ClusterInputs;
 use super::facet::{Caller, Facet, OutPort, for_caller};
 use super::memo::{Lazy, Shared};
 use super::routes;
-use super::rule_upstreams::{Place, governed, mirror, of_consumers, subset};
+use super::rule_upstreams::{Place, for_requests, governed, mirror, of_consumers, subset};
 use super::server_names::{NamedCluster, named};
 use super::upstreams::{ClusterAndEndpoints, KnownClusters, ServiceCluster};
 use crate::called_server::CalledServer;
@@ -294,7 +294,10 @@ fn mirrors<'a>(
             }
             let place = Place::of(rule, index);
             let pair = match &of.backend {
-                Backend::Service(name, port) => whole(name, *port).map(|whole| whole.pair.clone()),
+                Backend::Service(name, port) => whole(name, *port).map(|whole| {
+                    let backend = ((name, *port), whole);
+                    for_requests(scene, service, key, place, backend, known)
+                }),
                 Backend::Subset(_, _, labels) => {
                     let place = (place, None);
                     Some(subset(scene, service, key, place, labels, known))
@@ -348,6 +351,12 @@ fn routed<'a>(
     let of_rules = scene.rule_policies(rules);
     let resent = of_rules.resent(rules, &policy);
     let mut ready = BTreeSet::new();
+    let reads_requests = |backend: &Backend| match backend {
+        Backend::Service(name, port) => {
+            whole(name, *port).is_some_and(|whole| whole.protocol == Protocol::Http)
+        }
+        Backend::Subset(..) | Backend::Invalid(_) => true,
+    };
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
@@ -355,15 +364,19 @@ fn routed<'a>(
             }
             let at = (Place::of(&entry.rule, index), resent.get(&backend));
             let pair = match backend {
-                Backend::Service(name, port) => {
-                    whole(name, *port).map(|whole| governed(scene, service, key, at, whole, known))
-                }
+                Backend::Service(name, port) => whole(name, *port).map(|whole| {
+                    let backend = ((name, *port), whole);
+                    governed(scene, service, key, at, backend, known)
+                }),
                 Backend::Subset(.., of) => Some(subset(scene, service, key, at, of, known)),
                 Backend::Invalid(_) => None,
             };
             // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
             let Some(pair) = pair else { continue };
-            upstreams.insert(backend.clone(), pair.as_upstream());
+            let upstream = pair.as_upstream();
+            // Servers that read bytes leave the mark of a request without a receiver in the answers of the application.
+            let meshed = upstream.meshed && reads_requests(backend);
+            upstreams.insert(backend.clone(), TableUpstream { meshed, ..upstream });
             ready.extend(pair.is_ready().then(|| backend.clone()));
             // The service itself can be one of its backends.
             if names.insert(Arc::clone(pair.name())) {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cluster_inputs::ClusterInputs;
-use super::facet::{Caller, OutPort};
+use super::facet::{Caller, Facet, OutPort};
 use super::groups;
 use super::upstreams::{
-    ClusterAndEndpoints, KnownClusters, ServiceCluster, balance, govern, out_name, tls, with_family,
+    ClusterAndEndpoints, KnownClusters, ServiceCluster, alpn, balance, govern, out_name, tls,
+    with_family,
 };
 use crate::kinds::policies::traffic_policy::{PortPolicy, Resent};
 use crate::traffic::{
@@ -131,31 +132,72 @@ pub(super) fn of_connections(
     known.shared(upstream, groups)
 }
 
+/// The endpoints of a port of a service, for the requests of a rule. If the port does not declare HTTP, they have a cluster of their own: the
+/// rules for connections to that port do not apply (GEP-1294: of several levels of routes the first one alone does), and its servers pass bytes
+/// on, so that the application itself ends idle connections.
+pub(super) fn for_requests(
+    scene: &ClusterInputs<'_>,
+    service: &Service,
+    (port, facet): &OutPort,
+    place: Place<'_>,
+    ((name, at), whole): ((&NamespacedName, Port), &ServiceCluster),
+    known: &mut KnownClusters,
+) -> ClusterAndEndpoints {
+    let backend = scene.recorder.service(name);
+    let (Some(backend), Protocol::Tcp | Protocol::Detect) = (backend, whole.protocol) else {
+        return whole.pair.clone();
+    };
+    let mut there = scene.reached(name, at, None, Caller::of(service, facet));
+    let identities = std::mem::take(&mut there.identities);
+    let mut upstream = Upstream {
+        name: subset_name((&service.name, *port), place, facet.family),
+        tls: tls(identities, alpn(whole.protocol)),
+        balance: balance(backend),
+        by_zone: backend.by_zone(),
+        policy: None,
+        idle_timeout: idle_timeout(true),
+        purpose: Purpose::Calls,
+        origins: Origins {
+            service: name.clone(),
+            rules: place.rule.origins.clone(),
+        },
+    };
+    let all_callers = Facet {
+        namespace: None,
+        ..facet.clone()
+    };
+    let policy = scene.policy_at_backend(&all_callers, name, at, whole.protocol);
+    govern(&mut upstream, &policy, true);
+    known.shared(upstream, vec![there.group(1)])
+}
+
 /// The endpoints of a service as a backend of a rule, in a cluster of their own where that differs: it has the policy of the called service, and a budget of
 /// retries if rules have requests sent again (`resent`).
 pub(super) fn governed(
     scene: &ClusterInputs<'_>,
     service: &Service,
-    (port, facet): &OutPort,
+    key: &OutPort,
     (place, resent): (Place<'_>, Option<&Resent<'_>>),
-    whole: &ServiceCluster,
+    (target, whole): ((&NamespacedName, Port), &ServiceCluster),
     known: &mut KnownClusters,
 ) -> ClusterAndEndpoints {
-    let backend = &whole.pair;
+    let (port, facet) = key;
+    let backend = for_requests(scene, service, key, place, (target, whole), known);
+    let plain_requests = whole.plain_requests || whole.protocol != Protocol::Http;
     let policy = scene.policy_for(facet, &service.name, *port, Protocol::Http);
     let own = out_name(&service.name, *port, facet.family);
     // The service itself has its policy already, but not that of its callers' namespace.
     let differs = *backend.name() != own || policy.consumers_govern();
     let governs = policy.governs_upstreams() && differs;
     if !governs && resent.is_none() {
-        return backend.clone();
+        return backend;
     }
     let origins = &backend.upstream().origins;
     let of_backend = scene.backend_policy_for(facet, &origins.service);
     let policy = policy.at_backend(of_backend.filter(|of| origins.rules.contains(&of.object)));
     let name = subset_name((&service.name, *port), place, facet.family);
     backend.under(name, Some(place.rule), known, |upstream| {
-        govern(upstream, &policy, whole.plain_requests);
+        govern(upstream, &policy, plain_requests);
         bound_retries(upstream, &policy, resent);
     })
 }

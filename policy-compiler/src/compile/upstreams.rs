@@ -154,6 +154,8 @@ pub(crate) struct ServiceCluster {
     pub(crate) unmeshed: bool,
     /// Whether requests go to such an endpoint.
     pub(super) plain_requests: bool,
+    /// The protocol of the port.
+    pub(super) protocol: Protocol,
     /// An endpoint that gets no traffic, for its slice names a pod that cannot be there.
     pub(crate) misnamed: Option<Box<Misnamed>>,
 }
@@ -243,6 +245,7 @@ fn whole(
         pair: known.shared(upstream, groups),
         unmeshed,
         plain_requests,
+        protocol,
         misnamed,
     }
 }
