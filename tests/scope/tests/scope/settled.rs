@@ -68,7 +68,7 @@ fn connections_outlast_the_cluster_that_they_began_with() -> Result<()> {
         let (late, own) = (mesh.at("server", port::LATE)?, server.at(port::ECHO)?);
 
         let mut kept = client.client.http(http).await?;
-        kept.get("/", "app").await?;
+        kept.get("/", "app").await.context("the first request")?;
         let mut streaming = client.client.http(stream).await?;
         let mut ticks = streaming.send("/ticks", "app").await?.into_body();
         let mut bytes = client.client.connect(echo).await?;
@@ -91,8 +91,9 @@ fn connections_outlast_the_cluster_that_they_began_with() -> Result<()> {
 
         settles(&client.envoy, &all).await?;
         // Not by the skin of its teeth.
-        for _ in 0..20 {
-            kept.get("/", "app").await?;
+        for turn in 0..20 {
+            let again = kept.get("/", "app").await;
+            again.with_context(|| format!("turn {turn} of the connection that was kept"))?;
             ticks.frame().await.context("the response ended")??;
             exchange(&mut bytes, b"after").await?;
             exchange(&mut pod, b"after").await?;
@@ -103,7 +104,8 @@ fn connections_outlast_the_cluster_that_they_began_with() -> Result<()> {
         let mut back = Vec::new();
         half.read_to_end(&mut back).await?;
         ensure!(back == b"all of it", "{back:?}");
-        ensure!(at_once(&client, http).await? == "server-1");
+        let again = at_once(&client, http).await;
+        ensure!(again.context("a new connection")? == "server-1");
         client.client.echo(echo).await?;
         ensure!(client.client.banner(banner).await? == "server-1");
         ensure!(!passes_on(&client.envoy, http).await?, "it came back");
