@@ -4,6 +4,7 @@ use heddle_crds::reason;
 
 use super::policy::Candidate;
 use super::{DECLARE_HTTP, ValidationError};
+use crate::validation::Recorder;
 use crate::world::{NamespacedName, Protocol, Service};
 
 /// Returns the service that a field names.
@@ -16,13 +17,15 @@ pub(super) fn called_service<'a, S>(
     name: &NamespacedName,
 ) -> Result<&'a Service, ValidationError> {
     match policy.lookup.service(name) {
-        None if policy.lookup.is_external(name) => Err(without_endpoints(field, name)),
-        None => Err(ValidationError::unresolved(
-            reason::SERVICE_NOT_FOUND,
-            field,
-            format!("service {name} does not exist"),
-            "create it, or correct the name",
-        )),
+        None => {
+            let (message, fix) = absent(policy.lookup, name);
+            Err(match policy.lookup.is_external(name) {
+                true => ValidationError::invalid(field, message, fix),
+                false => {
+                    ValidationError::unresolved(reason::SERVICE_NOT_FOUND, field, message, fix)
+                }
+            })
+        }
         Some(service) if service.headless => Err(ValidationError::invalid(
             field,
             format!("service {name} is headless: its callers choose the pod themselves"),
@@ -49,11 +52,16 @@ pub(super) const fn unsuitable(
     }
 }
 
-/// The fault of a service of type `ExternalName`.
-fn without_endpoints(field: &str, name: &NamespacedName) -> ValidationError {
-    ValidationError::invalid(
-        field,
-        format!("service {name} is of type ExternalName, which has no endpoints"),
-        "name a service with a selector or with EndpointSlices",
-    )
+/// Why there is no service with endpoints of this name, and the fix.
+pub(super) fn absent(lookup: &Recorder<'_>, name: &NamespacedName) -> (String, &'static str) {
+    match lookup.is_external(name) {
+        true => (
+            format!("service {name} is of type ExternalName, which has no endpoints"),
+            "name a service with a selector or with EndpointSlices",
+        ),
+        false => (
+            format!("service {name} does not exist"),
+            "create it, or correct the name",
+        ),
+    }
 }

@@ -10,6 +10,7 @@ use heddle_crds::{
 };
 
 use crate::finding::{Finding, ObjectRef};
+use crate::kinds::called_service::absent;
 use crate::kinds::policy::{Attachments, Candidate, ObjectReport, PolicyKind};
 use crate::kinds::routes::{Notes, duration};
 use crate::kinds::service_rules::Rules;
@@ -184,16 +185,7 @@ fn resolve<'a>(
     let field = format!("spec.targetRefs[{index}]");
     let name = policy.service(&target.name);
     let Some(service) = policy.lookup.service(&name) else {
-        let (message, fix) = match policy.lookup.is_external(&name) {
-            true => (
-                format!("service {name} is of type ExternalName, which has no endpoints"),
-                "name a service with a selector or with EndpointSlices",
-            ),
-            false => (
-                format!("service {name} does not exist"),
-                "create it, or correct the name",
-            ),
-        };
+        let (message, fix) = absent(policy.lookup, &name);
         let code = reason::TARGET_NOT_FOUND;
         return Err(ValidationError::parent(code, field, message, fix));
     };

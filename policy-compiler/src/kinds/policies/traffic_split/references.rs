@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use heddle_crds::{BackendTarget, TrafficSplitSpec, reason};
 
-use crate::kinds::called_service::unsuitable;
+use crate::kinds::called_service::{absent, unsuitable};
 use crate::kinds::policy::Candidate;
 use crate::kinds::{ValidationError, matches};
 use crate::traffic;
@@ -144,16 +144,7 @@ fn reference<S>(
         Some(ValidationError::unresolved(reason, field, message, fix))
     };
     let Some(target) = policy.lookup.service(&name) else {
-        let (message, fix) = match policy.lookup.is_external(&name) {
-            true => (
-                format!("service {name} is of type ExternalName, which has no endpoints"),
-                "name a service with a selector or with EndpointSlices",
-            ),
-            false => (
-                format!("service {name} does not exist"),
-                "create it, or correct the name",
-            ),
-        };
+        let (message, fix) = absent(policy.lookup, &name);
         let error = error(reason::BACKEND_NOT_FOUND, message, fix);
         let lacks = ports.keys().copied().collect();
         return Reference { lacks, error };
