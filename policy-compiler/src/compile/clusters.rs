@@ -13,6 +13,7 @@ use super::upstreams::{ClusterAndEndpoints, KnownClusters, ServiceCluster};
 use crate::called_server::CalledServer;
 use crate::envoy::otlp::COLLECTOR;
 use crate::envoy::shared_limits::LIMITER;
+use crate::kinds::policies::traffic_policy::Resent;
 use crate::resource::{Part, Resource};
 use crate::traffic::{Backend, Purpose, RouteEntry, RouteTable, TableUpstream, Upstream};
 use crate::world::{NamespacedName, Port, Protocol, Service};
@@ -332,6 +333,33 @@ fn with_route(
     OutboundPort::new(service, pairs, route)
 }
 
+/// The cluster of a backend, and its place in the route table. None: nothing can be sent to it.
+fn of_backend<'a>(
+    scene: &ClusterInputs<'_>,
+    (service, key): (&Service, &OutPort),
+    at: (Place<'_>, Option<&Resent<'_>>),
+    backend: &Backend,
+    whole: impl Fn(&NamespacedName, Port) -> Option<&'a ServiceCluster>,
+    known: &mut KnownClusters,
+) -> Option<(ClusterAndEndpoints, TableUpstream)> {
+    let (pair, protocol) = match backend {
+        Backend::Service(name, port) => {
+            let whole = whole(name, *port)?;
+            let pair = governed(scene, service, key, at, ((name, *port), whole), known);
+            (pair, whole.protocol)
+        }
+        Backend::Subset(.., of) => {
+            let pair = subset(scene, service, key, at, of, known);
+            (pair, Protocol::Http)
+        }
+        Backend::Invalid(_) => return None,
+    };
+    let upstream = pair.as_upstream();
+    // Servers that read bytes leave the mark of a request without a receiver in the answers of the application.
+    let meshed = upstream.meshed && protocol == Protocol::Http;
+    Some((pair, TableUpstream { meshed, ..upstream }))
+}
+
 /// HTTP: the weights are in the route, each backend is a cluster of its own.
 fn routed<'a>(
     scene: &ClusterInputs<'_>,
@@ -351,32 +379,17 @@ fn routed<'a>(
     let of_rules = scene.rule_policies(rules);
     let resent = of_rules.resent(rules, &policy);
     let mut ready = BTreeSet::new();
-    let reads_requests = |backend: &Backend| match backend {
-        Backend::Service(name, port) => {
-            whole(name, *port).is_some_and(|whole| whole.protocol == Protocol::Http)
-        }
-        Backend::Subset(..) | Backend::Invalid(_) => true,
-    };
     for entry in rules {
         for (index, backend) in entry.rule.backends().enumerate() {
             if upstreams.contains_key(backend) {
                 continue;
             }
             let at = (Place::of(&entry.rule, index), resent.get(&backend));
-            let pair = match backend {
-                Backend::Service(name, port) => whole(name, *port).map(|whole| {
-                    let backend = ((name, *port), whole);
-                    governed(scene, service, key, at, backend, known)
-                }),
-                Backend::Subset(.., of) => Some(subset(scene, service, key, at, of, known)),
-                Backend::Invalid(_) => None,
+            let found = of_backend(scene, (service, key), at, backend, &whole, known);
+            let Some((pair, upstream)) = found else {
+                continue;
             };
-            // A backend service is there, or the rule would not be in force; else nothing can be sent to it.
-            let Some(pair) = pair else { continue };
-            let upstream = pair.as_upstream();
-            // Servers that read bytes leave the mark of a request without a receiver in the answers of the application.
-            let meshed = upstream.meshed && reads_requests(backend);
-            upstreams.insert(backend.clone(), TableUpstream { meshed, ..upstream });
+            upstreams.insert(backend.clone(), upstream);
             ready.extend(pair.is_ready().then(|| backend.clone()));
             // The service itself can be one of its backends.
             if names.insert(Arc::clone(pair.name())) {
