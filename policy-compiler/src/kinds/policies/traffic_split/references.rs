@@ -1,11 +1,11 @@
 //! The services that backends and mirrors of a `TrafficSplit` name, and the ports that they lack.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heddle_crds::{BackendTarget, TrafficSplitSpec, reason};
 
-use crate::kinds::called_service::{absent, unsuitable};
+use crate::kinds::called_service::absent;
 use crate::kinds::policy::Candidate;
 use crate::kinds::{ValidationError, matches};
 use crate::traffic;
@@ -50,20 +50,18 @@ impl References {
         let service = policy.service(&spec.service);
         let claimed = matches::claimed(policy.lookup, &service, spec);
         let declared = policy.lookup.service(&service);
-        let protocols = claimed.iter().filter_map(|port| {
-            let of = declared?.ports.get(port)?;
-            Some((*port, of.protocol))
-        });
-        let protocols: BTreeMap<Port, Protocol> = protocols.collect();
+        let carries_http = |port: &&Port| {
+            let port = declared.and_then(|service| service.ports.get(port));
+            port.is_some_and(|port| port.protocol == Protocol::Http)
+        };
         // Other ports have no copies.
-        let copied = protocols.iter().filter(|(_, of)| **of == Protocol::Http);
-        let copied: BTreeMap<Port, Protocol> = match &*spec.mirrors {
-            [] => BTreeMap::new(),
-            _ => copied.map(|(port, of)| (*port, *of)).collect(),
+        let copied: BTreeSet<Port> = match &*spec.mirrors {
+            [] => BTreeSet::new(),
+            _ => claimed.iter().filter(carries_http).copied().collect(),
         };
         let backends = spec.backends.iter().enumerate();
         let backends = backends
-            .map(|(index, of)| reference(policy, &protocols, of.target(), ("backends", index)));
+            .map(|(index, of)| reference(policy, &claimed, of.target(), ("backends", index)));
         let mirrors = spec.mirrors.iter().enumerate();
         let mirrors =
             mirrors.map(|(index, of)| reference(policy, &copied, of.target(), ("mirrors", index)));
@@ -130,7 +128,7 @@ impl References {
 
 fn reference<S>(
     policy: &Candidate<'_, S>,
-    ports: &BTreeMap<Port, Protocol>,
+    ports: &BTreeSet<Port>,
     target: Option<BackendTarget<'_>>,
     (list, index): (&str, usize),
 ) -> Reference {
@@ -146,30 +144,17 @@ fn reference<S>(
     let Some(target) = policy.lookup.service(&name) else {
         let (message, fix) = absent(policy.lookup, &name);
         let error = error(reason::BACKEND_NOT_FOUND, message, fix);
-        let lacks = ports.keys().copied().collect();
+        let lacks = ports.clone();
         return Reference { lacks, error };
     };
-    let mut reference = Reference::default();
-    for (port, protocol) in ports {
-        let (reason, message, fix) = match target.ports.get(port) {
-            None => (
-                reason::PORT_NOT_FOUND,
-                format!("{port} is not a port of service {name}"),
-                "give it the ports of the service that is split",
-            ),
-            Some(of) => match unsuitable(of.protocol, *protocol == Protocol::Http) {
-                None => continue,
-                Some((verb, fix)) => (
-                    reason::UNSUPPORTED_PROTOCOL,
-                    format!("port {port} of service {name} {verb}"),
-                    fix,
-                ),
-            },
-        };
-        reference.lacks.insert(*port);
-        if reference.error.is_none() {
-            reference.error = error(reason, message, fix);
-        }
-    }
-    reference
+    let lacks = ports.iter().filter(|port| !target.ports.contains_key(port));
+    let lacks: BTreeSet<Port> = lacks.copied().collect();
+    let error = lacks.first().and_then(|missing| {
+        error(
+            reason::PORT_NOT_FOUND,
+            format!("{missing} is not a port of service {name}"),
+            "give it the ports of the service that is split",
+        )
+    });
+    Reference { lacks, error }
 }
