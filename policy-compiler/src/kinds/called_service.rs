@@ -2,10 +2,10 @@
 
 use heddle_crds::reason;
 
+use super::ValidationError;
 use super::policy::Candidate;
-use super::{DECLARE_HTTP, ValidationError};
 use crate::validation::Recorder;
-use crate::world::{NamespacedName, Protocol, Service};
+use crate::world::{NamespacedName, Service};
 
 /// Returns the service that a field names.
 ///
@@ -32,23 +32,6 @@ pub(super) fn called_service<'a, S>(
             "name a service with a cluster IP",
         )),
         Some(service) => Ok(service),
-    }
-}
-
-/// Why a port of this protocol, as a backend, does not take requests or else connections, and the fix.
-pub(super) const fn unsuitable(
-    protocol: Protocol,
-    requests: bool,
-) -> Option<(&'static str, &'static str)> {
-    match (requests, protocol) {
-        (true, Protocol::Tcp) => Some(("does not carry HTTP", DECLARE_HTTP)),
-        (false, Protocol::Http) => Some((
-            "declares HTTP, so its servers read nothing else",
-            "name a port that does not declare HTTP",
-        )),
-        (true, Protocol::Http | Protocol::Detect) | (false, Protocol::Tcp | Protocol::Detect) => {
-            None
-        }
     }
 }
 

@@ -272,6 +272,22 @@ impl ObjectReport<'_> {
         self.findings.push(finding.fix("remove one of the two"));
     }
 
+    /// Reports references that lead nowhere. The rest of the policy is in force. `consequence`: the end of the message.
+    pub(crate) fn unresolved(
+        &mut self,
+        object: &ObjectRef,
+        errors: &[ValidationError],
+        consequence: &str,
+    ) {
+        let Some(first) = errors.first() else { return };
+        let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
+        let (condition, text) = (ConditionType::ResolvedRefs, text.join("; "));
+        self.status
+            .set(condition, false, first.reason, text + consequence);
+        let findings = errors.iter().map(|error| error.finding(object));
+        self.findings.extend(findings);
+    }
+
     /// Reports a probable mistake in a policy that is in force.
     pub(crate) fn warn(
         &mut self,

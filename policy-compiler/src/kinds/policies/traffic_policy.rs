@@ -90,9 +90,7 @@ impl PolicyKind for TrafficPolicySpec {
         let mut groups = PolicyGroups::of(object, spec);
         let server = policy.settings.limiter.as_ref();
         if let Some(fault) = groups.without_uncounted(spec, server) {
-            let (condition, text) = (ConditionType::ResolvedRefs, fault.sentence());
-            report.status.set(condition, false, fault.reason, text);
-            report.findings.push(fault.finding(object));
+            report.unresolved(object, &[fault], "");
         }
         let port = spec.target.port.map(Port::from);
         if let Target::External(name) = &target {

@@ -9,7 +9,7 @@ mod weights;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use heddle_crds::{ConditionType, TrafficSplitSpec, reason};
+use heddle_crds::{TrafficSplitSpec, reason};
 
 use self::references::References;
 use crate::finding::ObjectRef;
@@ -104,25 +104,17 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     report.findings.extend(finding);
     let weights = weights::weigh(policy, spec, (&service, &ports), &references, report.status);
     report.status.detail = weights::detail(spec, &weights);
-    report_missing(&references, object, report);
+    report.unresolved(
+        object,
+        &references.errors(),
+        " (the rest of the spec is in force)",
+    );
     for port in ports {
         let rule = rule(policy, (spec, &references), &weights, (&service, port));
         let rules = attachments.entry(target.clone()).or_default();
         let rules = rules.entry(port).or_default();
         entries(&matchers, rule).for_each(|entry| rules.push(entry));
     }
-}
-
-/// Reports the services that are missing. The other backends have their shares.
-fn report_missing(references: &References, object: &ObjectRef, report: &mut ObjectReport<'_>) {
-    let errors = references.errors();
-    let Some(first) = errors.first() else { return };
-    let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
-    let text = format!("{} (the rest of the spec is in force)", text.join("; "));
-    let condition = ConditionType::ResolvedRefs;
-    report.status.set(condition, false, first.reason, text);
-    let findings = errors.iter().map(|error| error.finding(object));
-    report.findings.extend(findings);
 }
 
 /// The reason why a port takes no split with these alternatives.

@@ -5,11 +5,10 @@ use serde::Deserialize;
 
 use super::Routed;
 use super::notes::Notes;
-use crate::kinds::ValidationError;
-use crate::kinds::called_service::unsuitable;
 use crate::kinds::policy::Candidate;
+use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::Backend;
-use crate::world::{NamespacedName, Port};
+use crate::world::{NamespacedName, Port, Protocol, ServicePort};
 
 /// A reference to a backend.
 #[derive(Clone, Debug)]
@@ -92,13 +91,26 @@ pub(super) fn resolve<S>(
             let message = format!("{port} is not a port of service {name}");
             error(reason::BACKEND_NOT_FOUND, message, "name one of its ports")
         }
-        Some(port) => match unsuitable(port.protocol, matches!(routed, Routed::Requests(_))) {
+        Some(port) => match unsuitable(port, routed) {
             None => Ok(Backend::Service(name, port.port)),
             Some((verb, fix)) => {
                 let message = format!("port {} of service {name} {verb}", port.port);
                 error(reason::UNSUPPORTED_PROTOCOL, message, fix)
             }
         },
+    }
+}
+
+/// Why a port of a backend does not take some traffic, and the fix.
+const fn unsuitable(port: &ServicePort, routed: Routed) -> Option<(&'static str, &'static str)> {
+    match (routed, port.protocol) {
+        (Routed::Requests(_), Protocol::Tcp) => Some(("does not carry HTTP", DECLARE_HTTP)),
+        (Routed::Tls | Routed::Bytes, Protocol::Http) => Some((
+            "declares HTTP, so its servers read nothing else",
+            "name a port that does not declare HTTP",
+        )),
+        (Routed::Requests(_), Protocol::Http | Protocol::Detect)
+        | (Routed::Tls | Routed::Bytes, Protocol::Tcp | Protocol::Detect) => None,
     }
 }
 

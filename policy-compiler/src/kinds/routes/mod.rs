@@ -323,14 +323,7 @@ fn report_backends<S>(
 ) {
     let errors = rules.iter().flat_map(|rule| rule.errors(policy, routed));
     let errors: Vec<ValidationError> = errors.collect();
-    let Some(first) = errors.first() else { return };
-    let text: Vec<String> = errors.iter().map(ValidationError::sentence).collect();
-    let (condition, text) = (ConditionType::ResolvedRefs, text.join("; "));
-    report.status.set(condition, false, first.reason, text);
-    let object = &policy.declared.object;
-    report
-        .findings
-        .extend(errors.iter().map(|error| error.finding(object)));
+    report.unresolved(&policy.declared.object, &errors, "");
 }
 
 /// Reports the weights that are not in force, because backends have no ready endpoint.
