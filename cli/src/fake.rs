@@ -72,45 +72,14 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         return (StatusCode::NOT_FOUND, Json(status)).into_response();
     };
     if method == Method::PATCH && is_json_patch {
-        let operations = sent.as_array().into_iter().flatten();
-        let paths = operations.filter_map(|of| of.get("path")?.as_str());
-        paths.for_each(|path| remove(object, path));
+        let patch: json_patch::Patch = serde_json::from_value(sent).unwrap();
+        json_patch::patch(object, &patch).unwrap();
     } else if method == Method::PATCH {
-        merge(object, &sent);
+        json_patch::merge(object, &sent);
     }
     let object = object.clone();
     if method == Method::DELETE {
         objects.remove(&path);
     }
     Json(object).into_response()
-}
-
-/// The operation `remove` of a JSON patch: the only one that the commands send.
-fn remove(object: &mut Value, path: &str) {
-    let Some((parent, key)) = path.rsplit_once('/') else {
-        return;
-    };
-    if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
-        parent.remove(key);
-    }
-}
-
-/// A merge patch.
-fn merge(object: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *object = patch.clone();
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    let Some(object) = object.as_object_mut() else {
-        return;
-    };
-    for (key, value) in fields {
-        match value {
-            Value::Null => _ = object.remove(key),
-            value => merge(object.entry(key.clone()).or_insert(Value::Null), value),
-        }
-    }
 }

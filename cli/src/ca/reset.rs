@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{MEMORY, SECRET};
 use crate::cluster::{self, NAMESPACE, WEBHOOK};
 use crate::out::tell;
+use crate::replicas;
 
 const DEPLOYMENT: &str = "heddle-operator";
 /// The annotation of the Deployment with its replicas while a reset has scaled it to 0: a reset that was interrupted is repeated with it.
@@ -83,8 +84,7 @@ async fn scale(deployments: &Api<Deployment>, to: i32, replicas: i32) -> Result<
 
 async fn ended(client: &Client, timeout: Duration) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
-    let params = ListParams::default()
-        .labels("app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator");
+    let params = ListParams::default().labels(replicas::REPLICAS);
     let deadline = Instant::now() + timeout;
     loop {
         let left = cluster::call("list the operator's pods", pods.list(&params)).await?;

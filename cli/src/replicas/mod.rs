@@ -31,7 +31,8 @@ const MAX_REASON: usize = 1000;
 const READER: &str = "heddle-proxy-reader";
 /// The port of the control plane for metrics, proxy states and traffic.
 const PORT: u16 = 15014;
-const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
+/// The labels of the pods of the control plane.
+pub const REPLICAS: &str = "app.kubernetes.io/name=heddle,app.kubernetes.io/component=operator";
 /// For one replica, from the port-forward to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The message of the kubelet comes beside the broken connection, in no order.
