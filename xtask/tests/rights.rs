@@ -39,7 +39,7 @@ const USES: [(&str, &str, &str, &str); 33] = [
         "configmaps",
         "delete",
         "kubernetes/peers.rs",
-        "\"ownerReferences\"",
+        "owner_references:",
     ),
     (
         "configmaps",
