@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use heddle_crds::{BackendTarget, TrafficSplitSpec, reason};
 
+use crate::finding::{Finding, ObjectRef};
 use crate::kinds::called_service::absent;
 use crate::kinds::policy::Candidate;
 use crate::kinds::{ValidationError, matches};
 use crate::traffic;
-use crate::world::{NamespacedName, Port, Protocol, to_labels};
+use crate::world::{NamespacedName, Port, Protocol, Service, to_labels};
 
 /// The target of a share or of copies at a port of the service that is split.
 pub(super) fn target(
@@ -35,6 +36,8 @@ struct Reference {
     /// The ports of the split at which it cannot be reached.
     lacks: BTreeSet<Port>,
     error: Option<ValidationError>,
+    /// A port of another protocol than that of the split.
+    differs: Option<ValidationError>,
 }
 
 /// The services that a split names, at the ports that it claims.
@@ -60,11 +63,18 @@ impl References {
             _ => claimed.iter().filter(carries_http).copied().collect(),
         };
         let backends = spec.backends.iter().enumerate();
-        let backends = backends
-            .map(|(index, of)| reference(policy, &claimed, of.target(), ("backends", index)));
+        let backends = backends.map(|(index, of)| {
+            reference(
+                (policy, declared),
+                &claimed,
+                of.target(),
+                ("backends", index),
+            )
+        });
         let mirrors = spec.mirrors.iter().enumerate();
-        let mirrors =
-            mirrors.map(|(index, of)| reference(policy, &copied, of.target(), ("mirrors", index)));
+        let mirrors = mirrors.map(|(index, of)| {
+            reference((policy, declared), &copied, of.target(), ("mirrors", index))
+        });
         Self {
             backends: backends.collect(),
             mirrors: mirrors.collect(),
@@ -76,6 +86,18 @@ impl References {
     pub(super) fn errors(&self) -> Vec<ValidationError> {
         let all = self.backends.iter().chain(&self.mirrors);
         all.filter_map(|of| of.error.clone()).collect()
+    }
+
+    /// Warns of ports of another protocol than that of the split. Calls reach them, but their servers treat them differently.
+    pub(super) fn differing(&self, object: &ObjectRef) -> Vec<Finding> {
+        let all = self.backends.iter().chain(&self.mirrors);
+        let differing = all.filter_map(|of| of.differs.as_ref());
+        let warning = |of: &ValidationError| {
+            let finding =
+                Finding::warning(object, of.field.as_str(), of.reason, of.message.as_str());
+            finding.fix(of.fix)
+        };
+        differing.map(warning).collect()
     }
 
     /// Whether a backend can be reached at no port.
@@ -127,7 +149,7 @@ impl References {
 }
 
 fn reference<S>(
-    policy: &Candidate<'_, S>,
+    (policy, declared): (&Candidate<'_, S>, Option<&Service>),
     ports: &BTreeSet<Port>,
     target: Option<BackendTarget<'_>>,
     (list, index): (&str, usize),
@@ -143,18 +165,47 @@ fn reference<S>(
     };
     let Some(target) = policy.lookup.service(&name) else {
         let (message, fix) = absent(policy.lookup, &name);
-        let error = error(reason::BACKEND_NOT_FOUND, message, fix);
-        let lacks = ports.clone();
-        return Reference { lacks, error };
+        return Reference {
+            lacks: ports.clone(),
+            error: error(reason::BACKEND_NOT_FOUND, message, fix),
+            differs: None,
+        };
     };
     let lacks = ports.iter().filter(|port| !target.ports.contains_key(port));
     let lacks: BTreeSet<Port> = lacks.copied().collect();
-    let error = lacks.first().and_then(|missing| {
+    let missing = lacks.first().and_then(|missing| {
         error(
             reason::PORT_NOT_FOUND,
             format!("{missing} is not a port of service {name}"),
             "give it the ports of the service that is split",
         )
     });
-    Reference { lacks, error }
+    let differs = declared.and_then(|declared| {
+        let (port, carries) = ports
+            .iter()
+            .find_map(|port| differing(*port, declared, target))?;
+        error(
+            reason::UNSUPPORTED_PROTOCOL,
+            format!(
+                "port {port} of service {name} {carries} HTTP, unlike that of service {}",
+                declared.name
+            ),
+            "declare the same protocol for both ports",
+        )
+    });
+    Reference {
+        lacks,
+        error: missing,
+        differs,
+    }
+}
+
+/// The port, if one of the two services declares HTTP there and the other one bytes, and the verb for the second one.
+fn differing(port: Port, split: &Service, backend: &Service) -> Option<(Port, &'static str)> {
+    let protocol = |of: &Service| Some(of.ports.get(&port)?.protocol);
+    match (protocol(split)?, protocol(backend)?) {
+        (Protocol::Http, Protocol::Tcp) => Some((port, "does not carry")),
+        (Protocol::Tcp, Protocol::Http) => Some((port, "carries")),
+        _ => None,
+    }
 }
