@@ -1,5 +1,7 @@
 //! The protocol of a port, as its Service declares it.
 
+use super::Port;
+
 /// The way in which the mesh handles a port's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -10,6 +12,10 @@ pub enum Protocol {
     /// Nothing was declared: looked at, with TCP as the answer in doubt.
     Detect,
 }
+
+/// Ports of protocols in which the server speaks first (IANA): FTP, SSH, SMTP, POP3, IMAP, submission of mail, MySQL, and VNC. A sidecar that
+/// waited there for the first bytes of the client would delay every connection.
+const SERVER_FIRST: [u16; 8] = [21, 22, 25, 110, 143, 587, 3306, 5900];
 
 impl Protocol {
     /// Lower-case name, as in metrics.
@@ -22,9 +28,10 @@ impl Protocol {
         }
     }
 
-    /// The application protocol first, then the prefix of the port's name, else [`Protocol::Detect`].
+    /// The application protocol first, then the prefix of the port's name. Else [`Protocol::Tcp`] at the ports of protocols in which the server
+    /// speaks first, and [`Protocol::Detect`] at others.
     #[must_use]
-    pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
+    pub fn of(app_protocol: Option<&str>, port_name: Option<&str>, port: Port) -> Self {
         app_protocol
             .and_then(Self::word)
             .or_else(|| {
@@ -32,7 +39,11 @@ impl Protocol {
                     .map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix))
                     .and_then(Self::word)
             })
-            .unwrap_or(Self::Detect)
+            .unwrap_or(if SERVER_FIRST.contains(&port.get()) {
+                Self::Tcp
+            } else {
+                Self::Detect
+            })
     }
 
     fn word(word: &str) -> Option<Self> {
@@ -45,5 +56,23 @@ impl Protocol {
             | "ldap" | "cassandra" | "memcached" | "mqtt" => Some(Self::Tcp),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_protocol_wins_over_that_of_the_number() {
+        let of = |app_protocol, name, port| {
+            Protocol::of(app_protocol, name, Port::try_from(port).unwrap())
+        };
+        assert_eq!(of(None, None, 80), Protocol::Detect);
+        assert_eq!(of(None, Some("db"), 3306), Protocol::Tcp);
+        assert_eq!(of(None, Some("http-db"), 3306), Protocol::Http);
+        assert_eq!(of(Some("HTTP"), Some("tcp"), 25), Protocol::Http);
+        assert_eq!(of(Some("example.com/x"), None, 25), Protocol::Tcp);
+        assert_eq!(of(Some("example.com/x"), None, 8080), Protocol::Detect);
     }
 }
