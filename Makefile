@@ -90,7 +90,7 @@ gen: ## write all generated files
 conformance: ## Gateway API's own suite, mesh profiles, on the cluster of the end-to-end tests (root); writes docs/conformance.yaml
 	HEDDLE_CONFORMANCE_REPORT=docs/conformance.yaml tests/e2e/run.sh --conformance
 
-nightly: envoy ## what is too heavy for every run, with the results, and "not run" for a part without one, in docs/nightly.md: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 1,000 open WebSockets, 6,000 random route tables, 100,000 random verdicts, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
+nightly: envoy ## what is too heavy for every run, with the results, and "not run" for a part without one, in docs/nightly.md: Argo CD's own libraries on our health checks and manifests, a real Collector and Jaeger, 1,000 open WebSockets, 30,000 requests around the ends of idle connections, 6,000 random route tables, 100,000 random verdicts, 100,000 random changes under audit, 50 rounds of rollouts under load (root)
 	@scripts/nightly.sh
 
 bench: envoy ## the figures of docs/performance.md (root; a real API server, real Envoys; the better part of an hour)

@@ -6,13 +6,14 @@ cd "$(dirname "$0")/.."
 page=docs/nightly.md
 logs=${CACHE:-.cache}/nightly
 export RUST_BACKTRACE=0
-all=(gitops telemetry sockets routes verdicts audit rollouts)
+all=(gitops telemetry sockets idle routes verdicts audit rollouts)
 
 part() {
   case $1 in
     gitops) tests/gitops/run.sh ;;
     telemetry) tests/telemetry/run.sh ;;
     sockets) cargo build --workspace --bins && HELD_SOCKETS=1000 cargo test --workspace --test standalone open_connections ;;
+    idle) HEDDLE_IDLE_REQUESTS=30000 cargo test --workspace --test idle_ends -- --nocapture ;;
     routes) HEDDLE_ROUTES=6000 cargo test --workspace --test routes -- --nocapture ;;
     verdicts) HEDDLE_VERDICTS=100000 cargo test --workspace --test verdicts -- --nocapture ;;
     audit) tests/e2e/cluster/build.sh && cargo build --workspace --bins && HEDDLE_AUDIT_CHANGES=100000 cargo test --workspace --test audit -- --nocapture ;;
@@ -23,7 +24,7 @@ part() {
 # The lines that tell what a part has counted, as one cell of a table.
 counted() {
   local lines
-  lines=$({ grep -oE '(rollouts: [a-z]+: [0-9]+ of|rollouts: [0-9]+ ids|[0-9]+ of [0-9]+ requests have a rule|[0-9]+ passed, [0-9]+ denied|[0-9]+ changes by).*' "$1" || true; } | sed 's/$/;/' | tr '\n' ' ')
+  lines=$({ grep -oE '(rollouts: [a-z]+: [0-9]+ of|rollouts: [0-9]+ ids|[0-9]+ of [0-9]+ requests have a rule|[0-9]+ passed, [0-9]+ denied|[0-9]+ changes by|[0-9]+ requests, [0-9]+ clients).*' "$1" || true; } | sed 's/$/;/' | tr '\n' ' ')
   printf '%s' "${lines%; }"
 }
 
