@@ -31,7 +31,8 @@ use crate::traffic::{
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 /// CGI-like applications take these names for that one, which is Envoy's own.
 static FORGED: LazyLock<Vec<String>> = LazyLock::new(|| spellings(CLIENT_CERTIFICATE).split_off(1));
-/// A connection that the application refuses is not tried again at the server: the caller's sidecar learns of it ([`unreached`]).
+/// The application has not got a request that fails in these ways. Envoy counts refused connections among them. The caller's sidecar
+/// learns of the last refusal ([`unreached`]).
 const SERVER_RETRIES: &str = "refused-stream,reset-before-request";
 
 /// The routes of a table.

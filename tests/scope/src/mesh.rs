@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::apps::App;
@@ -66,6 +66,9 @@ impl Mesh {
             directory,
         };
         fs::create_dir(mesh.path("world"))?;
+        // The answer of a request that failed does not have Envoy's reason; the line in the sidecar's log has it.
+        let failures = json!({"accessLogs": {"percent": 0, "failures": {"fromStatus": 500}}});
+        mesh.world.put("Telemetry", "failures", failures);
         mesh.write()?;
         mesh.start_control_plane().await?;
         Ok(mesh)

@@ -314,7 +314,7 @@ impl World {
         self.put("Mesh", "default", spec);
     }
 
-    /// Sets a TrafficSplit or an AuthPolicy.
+    /// Sets an object of a kind of Heddle.
     pub fn put(&mut self, kind: &str, name: &str, spec: Value) {
         let mut metadata = json!({"name": name});
         if let Some(fields) = metadata.as_object_mut().filter(|_| kind != "Mesh") {
@@ -325,7 +325,7 @@ impl World {
             .insert((kind.to_owned(), name.to_owned()), object);
     }
 
-    /// Takes a TrafficSplit, an AuthPolicy or the Mesh away.
+    /// Takes such an object away.
     pub fn remove(&mut self, kind: &str, name: &str) {
         self.others.remove(&(kind.to_owned(), name.to_owned()));
     }

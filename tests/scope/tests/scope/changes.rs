@@ -8,11 +8,12 @@ use heddle_scope_tests::{
     Client, Configuration, Envoy, Load, PodSpec, Service, eventually, exchange, port, scope,
 };
 use http_body_util::BodyExt;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Generous on a busy machine, and far from the 15 s that an updated cluster waits if its endpoints do not come again.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[test]
@@ -236,6 +237,52 @@ fn new_weights_cut_nothing() -> Result<()> {
         for (what, lasting) in lasting {
             println!("{what} lasted: {}", lasting.end(what).await?);
         }
+        Ok(())
+    })
+}
+
+/// The application's port has one protocol, and then another one, so that its sidecar gets another listener each time.
+#[test]
+fn a_handshake_outlasts_the_listener_of_the_server() -> Result<()> {
+    scope(async |mesh| {
+        let client = mesh.pod(PodSpec::new("client-1")).await?;
+        let server = mesh.pod(PodSpec::new("server-1")).await?;
+        let both = Service::new("server");
+        let declared = both
+            .ports
+            .iter()
+            .filter(|(_, port, _)| *port != port::ANY[0]);
+        let declared: Vec<_> = declared.cloned().collect();
+        mesh.world.service(both.clone());
+        // A handshake for each call, and no second attempt.
+        let policy = json!({"target": {"service": "server"}, "connections": {"maxRequests": 1}, "retries": {"attempts": 0}});
+        mesh.world.put("TrafficPolicy", "server", policy);
+        mesh.write()?;
+        mesh.settled(&client.client).await?;
+        let http = mesh.at("server", 80)?;
+        ensure!(client.client.call(http).await?.app == "server-1");
+        let load = Load::start(&client.client, http, Duration::ZERO, |answer| {
+            answer.app == "server-1"
+        });
+        let listener = async || versions(&server.envoy, "dynamic_listeners", "inbound").await;
+        for change in 0..20 {
+            let before = listener().await?;
+            if let Some(service) = mesh.world.services.get_mut("server") {
+                let ports = if change % 2 == 0 {
+                    &declared
+                } else {
+                    &both.ports
+                };
+                service.ports.clone_from(ports);
+            }
+            mesh.write()?;
+            eventually("the listener changes", async || {
+                ensure!(listener().await? != before, "still {before:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        println!("{} calls", load.stop_without_failure().await?.calls);
         Ok(())
     })
 }

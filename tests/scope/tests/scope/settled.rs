@@ -8,11 +8,11 @@ use heddle_scope_tests::{
     Answer, Envoy, Load, Mesh, Pod, PodSpec, Service, eventually, exchange, port, scope,
 };
 use http_body_util::BodyExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Far from the 5 s that a connection waits in vain for its cluster.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(4);
 
 /// Whether a sidecar has the cluster that it asked for by this address, in any hour.
 async fn passes_on(envoy: &Envoy, to: SocketAddr) -> Result<bool> {
@@ -124,7 +124,24 @@ fn no_proxy_lags_behind_because_of_retired_clusters() -> Result<()> {
         mesh.write()?;
         mesh.settled(&client.client).await?;
         let to = mesh.at("server", 80)?;
+        let asked = || -> Result<Value> {
+            let report = mesh.proxies()?;
+            let mut proxies = report.as_array().into_iter().flatten();
+            let client = proxies.find(|proxy| {
+                let name = proxy.get("proxy").and_then(Value::as_str);
+                name.is_some_and(|name| name.ends_with("/client-1"))
+            });
+            let asked = client.and_then(|proxy| proxy.get("onDemand"));
+            Ok(asked.context("no client")?.clone())
+        };
+        let before_call = asked()?;
         client.client.call(to).await?;
+        // The file may be that of before the call.
+        eventually("the report has the call", async || {
+            ensure!(asked()? != before_call, "still {before_call}");
+            Ok(())
+        })
+        .await?;
         let in_sync = || -> Result<()> {
             let report = mesh.proxies()?;
             let mut proxies = report.as_array().into_iter().flatten();
