@@ -1,6 +1,7 @@
 //! The processes of a measurement: each with a log file, each ended by its own process group.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -136,12 +137,15 @@ where
     }
 }
 
-/// A TCP address of this IP that is free now.
+/// Different TCP addresses of this IP that are free now.
 ///
 /// # Errors
-/// When there is none.
-pub fn free_address(ip: &str) -> Result<std::net::SocketAddr> {
-    Ok(std::net::TcpListener::bind((ip, 0))
-        .with_context(|| format!("a free port of {ip}"))?
-        .local_addr()?)
+/// When there are too few.
+pub fn free_addresses<const N: usize>(ip: &str) -> Result<[SocketAddr; N]> {
+    // All are bound before one is given up, or the kernel could give it twice.
+    let bind = |_| TcpListener::bind((ip, 0)).with_context(|| format!("a free port of {ip}"));
+    let listeners: Vec<TcpListener> = (0..N).map(bind).collect::<Result<_>>()?;
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    let addresses: Vec<SocketAddr> = addresses.collect::<std::io::Result<_>>()?;
+    addresses.try_into().ok().context("addresses are missing")
 }

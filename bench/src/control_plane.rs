@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::children::{Running, free_address, until};
+use crate::children::{Running, free_addresses, until};
 use crate::mesh::Pod;
 use crate::place::Place;
 
@@ -45,7 +45,7 @@ impl ControlPlane {
         world: &Path,
         work: &Path,
     ) -> Result<Self> {
-        let (ads, ca) = place.run(|| Ok((free_address(ip)?, free_address(ip)?)))?;
+        let [ads, ca] = place.run(|| free_addresses(ip))?;
         let runtime = work.join("run");
         let mut command = Command::new(operator);
         command

@@ -12,7 +12,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use crate::children::{Running, free_address, until};
+use crate::children::{Running, free_addresses, until};
 use crate::load;
 
 const START: Duration = Duration::from_secs(30);
@@ -41,13 +41,6 @@ pub struct Ports {
     pub bytes: SocketAddr,
 }
 
-impl Ports {
-    fn free() -> Result<Self> {
-        let (requests, bytes) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
-        Ok(Self { requests, bytes })
-    }
-}
-
 impl Pair {
     /// Starts both in front of an application, and waits until a request passes.
     ///
@@ -59,7 +52,12 @@ impl Pair {
         application: Ports,
         work: &Path,
     ) -> Result<Self> {
-        let (entry, middle) = (Ports::free()?, Ports::free()?);
+        let [requests, bytes, to_requests, to_bytes] = free_addresses("127.0.0.1")?;
+        let entry = Ports { requests, bytes };
+        let middle = Ports {
+            requests: to_requests,
+            bytes: to_bytes,
+        };
         let (client_tls, server_tls) = certificates()?;
         let to_server = transport_socket(&client_tls, SERVER, "UpstreamTlsContext");
         let from_client = transport_socket(&server_tls, CLIENT, "DownstreamTlsContext");

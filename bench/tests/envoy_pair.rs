@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heddle_bench::children::free_address;
+use heddle_bench::children::free_addresses;
 use heddle_bench::load::Load;
 use heddle_bench::pair::{Pair, Ports};
 use heddle_bench::{echo, memory};
@@ -16,7 +16,7 @@ fn envoy() -> PathBuf {
 #[tokio::test]
 async fn requests_pass_by_mutual_tls() {
     let work = tempfile::tempdir().unwrap();
-    let application = free_address("127.0.0.1").unwrap();
+    let [application] = free_addresses("127.0.0.1").unwrap();
     echo::start(application).unwrap();
     let behind = Ports {
         requests: application,

@@ -110,7 +110,7 @@ async fn ten_thousand_idle_connections_leave_readiness_and_calls_working() {
 #[tokio::test]
 async fn leaves_change_while_requests_flow() {
     let mut pod = Pod::new().await;
-    *pod.plane.lifetime.lock().unwrap() = Duration::from_secs(3);
+    *pod.plane.lifetime.lock().unwrap() = Duration::from_secs(9);
     let mut command = pod.command();
     pod.start(&mut command);
     pod.until_ready().await;
@@ -186,13 +186,8 @@ async fn metrics_have_labels_through_the_agent() {
     let pod = started().await;
     get(pod.ports.outbound, "/").await.unwrap();
     let metrics = || async { get(pod.ports.metrics, "/stats/prometheus").await.unwrap() };
-    // Envoy merges the histograms of its threads every five seconds.
-    let counted = || async { metrics().await.body.contains("le=\"30000\"} 1\n") };
-    until("the durations", counted, || pod.log()).await;
-    let answer = metrics().await;
-    assert_eq!(answer.status, 200);
-    assert!(answer.body.contains("envoy_server_live"), "{}", answer.body);
-    for kept in [
+    let kept = [
+        "envoy_server_live",
         "envoy_heddle_request_duration_ms_count{reporter=\"source\",source_namespace=\"shop\",source_workload=\"cart\",source_principal=\"spiffe://cluster.local/ns/shop/sa/cart\",destination_namespace=\"shop\",destination_service=\"itself\",upstream_cluster=\"/\",protocol=\"http\",response_code=\"200\"} 1",
         "envoy_heddle_request_duration_ms_bucket{reporter=\"destination\",source_principal=\"/\",destination_namespace=\"shop\",destination_workload=\"cart\",",
         "upstream_cluster=\"/\",protocol=\"http\",response_code=\"200\",le=\"30000\"} 1",
@@ -201,9 +196,15 @@ async fn metrics_have_labels_through_the_agent() {
         "envoy_listener_downstream_cx_active{envoy_listener_address=\"inbound\"",
         "envoy_cluster_upstream_cx_active{envoy_cluster_name=\"heddle-control-plane\"",
         "envoy_control_plane_connected_state",
-    ] {
-        assert!(answer.body.contains(kept), "{kept}: {}", answer.body);
-    }
+    ];
+    // Envoy merges the histograms of its threads every five seconds, and each side counts at a time of its own.
+    let has_all = || async {
+        let body = metrics().await.body;
+        kept.iter().all(|part| body.contains(part))
+    };
+    until("all metrics", has_all, || pod.log()).await;
+    let answer = metrics().await;
+    assert_eq!(answer.status, 200);
     assert!(
         !answer.body.contains("envoy_cluster_name=\"app\""),
         "an unused figure is kept: {}",
@@ -406,7 +407,7 @@ async fn sigterm_lets_requests_end_and_outbound_work() {
     let began = Instant::now();
     assert_eq!(pod.ended().await.code(), Some(0), "{}", pod.log());
     assert!(
-        began.elapsed() < Duration::from_secs(10),
+        began.elapsed() < Duration::from_secs(25),
         "nothing was left to wait for"
     );
 }

@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty, Full};
@@ -49,14 +50,12 @@ pub fn envoy() -> PathBuf {
     path
 }
 
-/// An address for the pod's Envoy to bind. Its IP address is one of the test process's own, so no outgoing connection
-/// takes the port in the meantime: those have 127.0.0.1.
+/// An address for the pod's Envoy to bind. Its IP address is one of the test process's own, and each has a port of its own.
 fn free() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
     let [_, a, b, c] = std::process::id().to_be_bytes();
-    std::net::TcpListener::bind((Ipv4Addr::new(127, 64 | a, b, c), 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, 64 | a, b, c), port))
 }
 
 impl Pod {

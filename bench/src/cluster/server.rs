@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Api;
-use crate::children::{Running, free_address, until};
+use crate::children::{Running, free_addresses, until};
 use crate::paths::ClusterParts;
 
 const START: Duration = Duration::from_secs(120);
@@ -59,8 +59,7 @@ impl ApiServer {
     ) -> Result<Self> {
         let pki = work.join("pki");
         certificates(&parts.certificates, &pki)?;
-        let (client, peer) = (free_address("127.0.0.1")?, free_address("127.0.0.1")?);
-        let api = free_address("127.0.0.1")?;
+        let [client, peer, api] = free_addresses("127.0.0.1")?;
         let url = format!("https://{api}");
         let kubeconfig = pki.join("admin.kubeconfig");
         let text = std::fs::read_to_string(&kubeconfig)?;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use heddle_bench::change::Change;
-use heddle_bench::children::free_address;
+use heddle_bench::children::free_addresses;
 use heddle_bench::probe::Probe;
 use heddle_bench::sim::proxy::Proxy;
 use heddle_bench::sim::{Credentials, Fleet, Member, Retry, Server};
@@ -45,7 +45,7 @@ fn healthy(healthy: usize) -> Change {
 
 #[tokio::test]
 async fn a_change_is_seen_by_every_proxy() {
-    let (plane, address) = (Plane::new(3), free_address("127.0.0.1").unwrap());
+    let (plane, [address]) = (Plane::new(3), free_addresses("127.0.0.1").unwrap());
     plane.serve(address, None);
     let mut fleet = Fleet::start(&at(address), members(20, || None), Retry::Never).unwrap();
     let synced = fleet.synced(WITHIN).await.unwrap();
@@ -67,7 +67,7 @@ async fn proxies_come_back_with_what_they_hold() {
     let domain = "cluster.local".parse().unwrap();
     let (ca, _) = Ca::create(&domain, SystemTime::now()).unwrap();
     let id = SpiffeId::new(domain, "ns", "sa").unwrap();
-    let (plane, address) = (Plane::new(3), free_address("127.0.0.1").unwrap());
+    let (plane, [address]) = (Plane::new(3), free_addresses("127.0.0.1").unwrap());
     // On a runtime of its own, for with it all its connections go.
     let first = tokio::runtime::Runtime::new().unwrap();
     let entered = first.enter();
@@ -96,7 +96,7 @@ async fn proxies_come_back_with_what_they_hold() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let address = free_address("127.0.0.1").unwrap();
+    let [address] = free_addresses("127.0.0.1").unwrap();
     let mut fleet = Fleet::start(&at(address), members(1, || None), Retry::Never).unwrap();
     let error = fleet.synced(WITHIN).await.unwrap_err().to_string();
     assert!(error.contains(&address.to_string()), "{error}");

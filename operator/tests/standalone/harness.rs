@@ -126,8 +126,8 @@ impl Fixture {
             directory,
             net,
             options: Vec::new(),
-            ads: free(here),
-            ca: free(here),
+            ads: SocketAddr::from((here, 15010)),
+            ca: SocketAddr::from((here, 15011)),
         };
         fs::create_dir(mesh.path("world")).unwrap();
         fs::write(
@@ -468,10 +468,6 @@ fn answer(mut stream: TcpStream, name: &str) {
             let _ = stream.write_all(text.as_bytes());
         }
     }
-}
-
-fn free(ip: Ipv4Addr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 fn agent_binary() -> PathBuf {
