@@ -94,6 +94,8 @@ wait "$beside" || code=$?
 beside=''
 cat "$output"
 [ $code -eq 0 ] || exit $code
+# Alone: they end the control plane, which first calls and new pods of other tests would wait for.
+cargo test --manifest-path "$root/Cargo.toml" --workspace --test e2e-outage -- --test-threads=1
 # Gateway API's own suite (the cluster of somebody else may lack its image).
 [ -z "${HEDDLE_E2E_STATE:-}" ] || "$root/tests/conformance/run.sh"
 # The last: it changes the whole mesh, and ends it.

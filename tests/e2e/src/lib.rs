@@ -13,6 +13,6 @@ mod settings;
 pub use apps::{Echo, Ledger, Probe, reviews, reviews_with_ledgers};
 pub use cluster::{Kubectl, Namespace, eventually};
 pub use conditions::{ANCESTOR, Expected, PARENT};
-pub use load::{Answer, Load, Report, calls};
+pub use load::{Answer, Load, Report, assert_share, calls};
 pub use own_ports::OwnPorts;
 pub use settings::Settings;

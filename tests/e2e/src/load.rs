@@ -150,3 +150,16 @@ fn parse(output: &std::process::Output) -> Result<Report> {
     };
     serde_json::from_str(json).with_context(|| format!("the client's report: {json}"))
 }
+
+/// Holds a count against a share of all, within five standard deviations: wrong once in a million runs.
+///
+/// # Panics
+/// When the count is farther off.
+pub fn assert_share(got: u64, of: u64, share: f64) {
+    let expected = of as f64 * share;
+    let allowed = 5.0 * (of as f64 * share * (1.0 - share)).sqrt();
+    assert!(
+        (got as f64 - expected).abs() <= allowed,
+        "{got} of {of}, expected {expected} ± {allowed}"
+    );
+}
