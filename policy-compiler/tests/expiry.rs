@@ -287,16 +287,17 @@ fn an_identity_of_a_root_that_is_gone_gets_in_by_no_session() -> Result<()> {
     }
 
     trust_in(&root, new.ca())?;
-    let fresh = caller(&new.issue(&id)?, "heddle-http");
     let start = Instant::now();
-    while let Err(error) =
-        call(&fresh, &format!("127.85.0.2:{HTTP}")).and_then(|mut tls| exchange(&mut tls))
-    {
-        ensure!(
-            start.elapsed() < Duration::from_secs(30),
-            "the root does not change: {error:#}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
+    for (port, alpn) in ports {
+        let fresh = caller(&new.issue(&id)?, alpn);
+        let at = format!("127.85.0.2:{port}");
+        while let Err(error) = call(&fresh, &at).and_then(|mut tls| exchange(&mut tls)) {
+            ensure!(
+                start.elapsed() < Duration::from_secs(30),
+                "the root does not change at {at}: {error:#}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     for (at, config) in &callers {
         with_sessions(config, office)?;

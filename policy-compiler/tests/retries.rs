@@ -103,7 +103,7 @@ spec:
   parentRefs: [{group: "", kind: Service, name: route}]
   rules:
   - retry: {codes: [429], backoff: 1ms}
-    timeouts: {backendRequest: 300ms}
+    timeouts: {backendRequest: 1s}
     backendRefs: [{name: route, port: 8001}]
 "#;
 
@@ -117,7 +117,7 @@ fn compiled() -> Result<Compiled> {
     let mut upstreams = Vec::new();
     for (index, (name, retries, endpoints)) in SERVICES.into_iter().enumerate() {
         if !retries.is_empty() {
-            let fields = format!("timeouts: {{perTry: 300ms}}, retries: {retries}");
+            let fields = format!("timeouts: {{perTry: 1s}}, retries: {retries}");
             text += &shop::traffic_policy(name, &fields);
         }
         text += &shop::service(name, index, ("http", 8001), endpoints);
@@ -151,7 +151,7 @@ fn application(
             "500" => "500 Internal Server Error",
             "grpc" => "200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 14",
             "slow" => {
-                std::thread::sleep(Duration::from_millis(600));
+                std::thread::sleep(Duration::from_secs(2));
                 "200 OK"
             }
             "cut" => return,

@@ -367,10 +367,18 @@ fn hashes() -> Result<()> {
 
 /// Connections end before an application closes them, and after the requests that a policy allows.
 fn connections(seen: &Arc<Mutex<Connections>>) -> Result<()> {
-    std::thread::sleep(Duration::from_secs(2));
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let active = http(ADMIN, "GET", "/stats?filter=upstream_cx_active", "")?;
+        let mut active = active.lines().filter(|line| line.starts_with("cluster."));
+        if active.all(|line| line.ends_with(": 0")) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "idle connections stay");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     *seen.lock().unwrap() = Connections::default();
     send("short", "/", "", 10)?;
-    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let seen = seen.lock().unwrap();
         if seen.requests.iter().sum::<usize>() == 10 {

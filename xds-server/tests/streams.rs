@@ -91,7 +91,7 @@ async fn one_subscriber_cannot_have_many_streams() {
 async fn a_stream_ends_with_the_certificate_of_its_client() {
     let (pki, source) = (Pki::new(), Fixture::new());
     let server = Running::start(&source, pki.security(), "127.0.0.1:0").await;
-    let leaf = pki.leaf_for("client", time::Duration::seconds(2));
+    let leaf = pki.leaf_for("client", time::Duration::seconds(5));
     let (_out, answer) = open(tls(&server, &pki, leaf), vec![request("n", Cluster)]).await;
     let mut stream = answer.unwrap();
     next(&mut stream).await.unwrap();

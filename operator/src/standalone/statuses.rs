@@ -259,8 +259,9 @@ impl Written {
             json!({"apiVersion": "v1", "kind": "List", "items": items, "findings": findings});
         let status = serde_saphyr::to_string(&list)?;
         let proxies = serde_json::to_string_pretty(proxies)?;
-        replace(&mut self.status, status, &runtime.join("status.yaml"))?;
-        replace(&mut self.proxies, proxies, &runtime.join("proxies.json"))
+        // A reader of a new status finds the proxies that it counts.
+        replace(&mut self.proxies, proxies, &runtime.join("proxies.json"))?;
+        replace(&mut self.status, status, &runtime.join("status.yaml"))
     }
 }
 

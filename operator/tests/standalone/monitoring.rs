@@ -100,10 +100,33 @@ fn queries_of_tools() -> Vec<Query> {
     queries.collect()
 }
 
+/// Waits until all targets are up, and holds that no alert fires then.
+fn is_well(mesh: &Fixture, prometheus: &Prometheus) {
+    let up = RefCell::new(Vec::new());
+    mesh.eventually("all targets are up", || {
+        up.replace(prometheus.query("up == 1").unwrap());
+        up.borrow().len() >= 3
+    });
+    // Of each pod, the container with the sidecar is a target, and no other.
+    let up = up.into_inner();
+    let pods: BTreeSet<&str> = up
+        .iter()
+        .filter_map(|of| of["metric"]["pod"].as_str())
+        .collect();
+    assert_eq!(
+        pods,
+        BTreeSet::from(["frontend-1", "operator-1", "reviews-v1-1"])
+    );
+    assert_eq!(up.len(), 3, "{up:?}");
+    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").unwrap();
+    assert!(firing.is_empty(), "{firing:?}");
+}
+
 pub fn queries_have_data(mesh: &Fixture) {
     let _taken = bytes::application(mesh.address(121, bytes::PORT));
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     let prometheus = Prometheus::start(mesh, &folder().canonicalize().unwrap().join("rules.yaml"));
+    is_well(mesh, &prometheus);
     mesh.apply("faults.yaml", FAULT);
     mesh.status("TrafficPolicy", "faults", programmed(1));
     // The first requests are answered, later ones denied.
@@ -123,18 +146,4 @@ pub fn queries_have_data(mesh: &Fixture) {
         },
         || format!("{:?}", prometheus.unhealthy_rules()),
     );
-    // Of each pod, the container with the sidecar is a target, and no other.
-    let up = prometheus.query("up == 1").unwrap();
-    let pods: BTreeSet<&str> = up
-        .iter()
-        .filter_map(|of| of["metric"]["pod"].as_str())
-        .collect();
-    assert_eq!(
-        pods,
-        BTreeSet::from(["frontend-1", "operator-1", "reviews-v1-1"])
-    );
-    assert_eq!(up.len(), 3, "{up:?}");
-    // The mesh is well, but for the service that answers 503, and that only for a short time.
-    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").unwrap();
-    assert!(firing.is_empty(), "{firing:?}");
 }

@@ -173,13 +173,14 @@ pub fn shows_live_requests_and_no_secret(mesh: &mut Fixture) {
     mesh.until_in_sync(&["shop/frontend-1", "shop/reviews-v1-1"]);
     let listeners = PODS.map(|pod| mesh.listener_changes(pod));
 
-    filters_and_bounds(mesh);
+    filters_and_bounds(mesh, &tap);
     assert_eq!(PODS.map(|pod| woken(mesh, pod)), ["10000", "10000"]);
     ends_by_itself(mesh);
     assert_eq!(PODS.map(|pod| mesh.listener_changes(pod)), listeners);
 }
 
-fn filters_and_bounds(mesh: &Fixture) {
+/// `other`: a tap that lasts, if it is asked for.
+fn filters_and_bounds(mesh: &Fixture, other: &TapRequest) {
     let slow = TapRequest {
         per_second: 1,
         filter: TapFilter {
@@ -194,6 +195,7 @@ fn filters_and_bounds(mesh: &Fixture) {
             call(mesh, "/wanted/1", "v1");
             call(mesh, "/other", "v1");
         }
+        ask(mesh, other);
         let answer: TapAnswer = serde_json::from_str(&ask(mesh, &slow).1).unwrap();
         assert!(
             answer
@@ -210,6 +212,7 @@ fn filters_and_bounds(mesh: &Fixture) {
     let (status, text) = ask(mesh, &refused);
     assert_eq!(status, "400");
     assert!(text.contains("carries credentials"), "{text}");
+    ask(mesh, other);
     let end = TapRequest { end: true, ..slow };
     assert_eq!(ask(mesh, &end).0, "200");
 }

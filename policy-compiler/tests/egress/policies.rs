@@ -54,7 +54,7 @@ fn objects(name: &str, fields: Value) -> [Value; 2] {
 fn calls_to_hosts_outside_have_the_policies_of_their_objects() -> Result<()> {
     let (at, _) = dns(NAMES)?;
     let none = Duration::ZERO;
-    let slow = server("127.96.5.11", Duration::from_secs(2), |_| 200)?;
+    let slow = server("127.96.5.11", Duration::from_secs(3), |_| 200)?;
     let once = server(
         "127.96.5.12",
         none,
@@ -67,7 +67,7 @@ fn calls_to_hosts_outside_have_the_policies_of_their_objects() -> Result<()> {
     let abort = json!({"match": {"headers": [{"name": "x-fault", "exact": "1"}]}, "abort": {"status": 418, "percent": 100}});
     let ejection = json!({"serverErrors": 2, "interval": "100ms", "baseTime": "1h"});
     let all = [
-        objects("slow", json!({"timeouts": {"request": "200ms"}})),
+        objects("slow", json!({"timeouts": {"request": "1s"}})),
         objects(
             "once",
             json!({"retries": retries, "headers": headers, "faults": [abort]}),
@@ -96,7 +96,7 @@ fn calls_to_hosts_outside_have_the_policies_of_their_objects() -> Result<()> {
         headers: Vec::new(),
     })?;
     let rule = explanation.rule.context("no rule")?;
-    ensure!(rule.policy.timeouts.request == Some(Duration::from_millis(200)));
+    ensure!(rule.policy.timeouts.request == Some(Duration::from_secs(1)));
     let policy = ObjectRef::new(ObjectKind::TrafficPolicy, "shop", "slow");
     ensure!(rule.objects.contains(&policy), "{:?}", rule.objects);
     let answer = get("slow", "")?;
