@@ -193,8 +193,13 @@ test('all is reached by keyboard', async () => {
   await page.keyboard.press('Enter');
   await page.waitForFunction(() => document.querySelector('#panel-title')?.textContent === 'shop/ratings');
   await page.keyboard.press('Escape');
-  await page.evaluate(() => document.querySelector('[data-kind="node"][data-key^="shop/"]').focus());
-  await page.keyboard.press('f');
+  await page.evaluate(() => {
+    const node = document.querySelector('[data-kind="node"][data-key^="shop/"]');
+    node.focus();
+    node.dispatchEvent(new KeyboardEvent('keydown', { key: 'f', bubbles: true }));
+    // The page is drawn again while the folded graph is laid out.
+    requestAnimationFrame(() => dispatchEvent(new Event('hashchange')));
+  });
   await page.waitForFunction(() => document.querySelector('.node.folded'));
   // The part with the focus has left the graph: another one has it.
   await page.waitForFunction(() => document.activeElement.dataset.key !== undefined);

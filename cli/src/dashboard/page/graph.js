@@ -18,9 +18,12 @@ const [FOOT, MARGIN] = [36, 76];
 const STATES = ['good', 'poor', 'bad', 'denied', 'inner'];
 
 let placed = null;
-let shape = '';
+/// The names in the graph that is to be drawn, and in the one that is.
+let [shape, laid] = ['', ''];
 let waiting = Promise.resolve();
+/// The graph that is drawn, and the newest one.
 let graph = { nodes: [], edges: [], byKey: new Map() };
+let latest = graph;
 let [canvas, scene, zoomed] = [null, null, null];
 let fold = () => {};
 let drawn = () => {};
@@ -165,18 +168,25 @@ function paint() {
   if (focused !== undefined && focusedKey() === undefined) (element(focused) ?? element(current))?.focus({ preventScroll: true });
 }
 
-/// Draws a graph. It is laid out again only if nodes or edges come or go, so that it stands still while the numbers move.
+/// Draws a graph. It is laid out again only if nodes or edges come or go, so that it stands still while the numbers move. Until the layout is
+/// ready, the graph of before stays: parts without a place are not drawn, and could not keep the focus.
 export function show(next) {
-  graph = next;
-  const now = JSON.stringify([graph.nodes.map((node) => node.key).sort(), graph.edges.map((edge) => edge.key).sort()]);
-  if (now === shape) return paint();
+  latest = next;
+  const now = JSON.stringify([next.nodes.map((node) => node.key).sort(), next.edges.map((edge) => edge.key).sort()]);
+  if (now === shape) {
+    if (laid === now) {
+      graph = next;
+      paint();
+    }
+    return;
+  }
   shape = now;
-  const own = graph;
   waiting = waiting.then(async () => {
     // A newer graph waits behind this one.
     if (shape !== now) return;
-    const before = placed;
+    const [own, before] = [latest, placed];
     placed = await place(own);
+    [graph, laid] = [shape === now ? latest : own, now];
     paint();
     if (before === null || before.large !== placed.large || shape === now) fit();
     if (own.nodes.length > 0) drawn();
