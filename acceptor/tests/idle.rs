@@ -10,7 +10,7 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -362,7 +362,12 @@ async fn displaced_connections_in_their_grace_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_full_server_refuses_and_counts() {
+async fn a_full_server_refuses_counts_and_logs() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    // The runtime of the test has one thread.
+    let _logging = tracing::subscriber::set_default(subscriber.finish());
     let server = Server::start(bounds(2, 2), Deadlines::default(), false).await;
     let mut busy = Vec::new();
     for _ in 0..2 {
@@ -377,5 +382,25 @@ async fn a_full_server_refuses_and_counts() {
     closed(server.tcp(2).await).await;
     let counts = server.counters.snapshot();
     assert_eq!((counts.refused_source, counts.refused_full), (1, 1));
+    // The second refusal comes too soon for a line of its own.
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let refusals = text.matches("connection refused").count();
+    assert_eq!(refusals, 1, "{text}");
+    assert!(text.contains("the source has its share"), "{text}");
     drop(busy);
+}
+
+/// The lines of the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

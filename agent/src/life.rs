@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use heddle_acceptor::Counters;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::watch;
@@ -73,12 +74,12 @@ pub async fn run(settings: Settings) -> Result<ExitCode> {
         }
     };
     if failed.is_none() {
-        tracing::info!("draining");
+        tracing::info!("a signal came; connections are drained");
         hook.ended();
         tokio::select! {
             () = drain(&readiness, &admin, settings.drain) => {}
             ended = envoy.ended() => return Ok(ExitCode::from(ended?.unexpected_exit_code())),
-            () = signals.end.come() => tracing::info!("told twice: not waiting any longer"),
+            () = signals.end.come() => tracing::info!("a second signal came; connections are not waited for"),
         }
     }
     stop(&mut envoy).await?;
@@ -122,14 +123,16 @@ fn parts(
     certified: issuance::CertifiedSender,
 ) -> Result<Parts> {
     let mut parts = Parts::new();
+    let connections = Arc::<Counters>::default();
     for listener in readiness::listen(&settings.ready)? {
         let (readiness, hook) = (Arc::clone(readiness), Arc::clone(hook));
-        parts.spawn(readiness::serve(listener, readiness, hook));
+        let counters = Arc::clone(&connections);
+        parts.spawn(readiness::serve(listener, readiness, hook, counters));
     }
     let publisher = Publisher::new(&settings.trust_bundle);
     let (socket, secrets) = (dir.sds(), publisher.subscribe());
     parts.spawn(async move { sds::serve(&socket, secrets).await });
-    let metrics = Metrics::new(Admin::new(dir.admin()), &settings.golden_pod());
+    let metrics = Metrics::new(Admin::new(dir.admin()), &settings.golden_pod(), connections);
     let socket = dir.metrics();
     parts.spawn(async move { metrics::serve(&socket, metrics).await });
     let (own, secrets) = (Arc::clone(settings), publisher.subscribe());

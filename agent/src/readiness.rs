@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use heddle_acceptor::{
-    Acceptor, BACKLOG, Bounds, Deadlines, Http, Link, Options, Protocol, Security,
+    Acceptor, BACKLOG, Bounds, Counters, Deadlines, Http, Link, Options, Protocol, Security,
 };
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
@@ -145,6 +145,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     readiness: Arc<Readiness>,
     hook: Arc<Hook>,
+    counters: Arc<Counters>,
 ) -> Result<()> {
     let handler = move |_: Arc<Link>| {
         let (readiness, hook) = (Arc::clone(&readiness), Arc::clone(&hook));
@@ -153,7 +154,7 @@ pub(crate) async fn serve(
             async move { answer(request, &readiness, &hook).await }
         })
     };
-    let acceptor = Acceptor::new(options(), Arc::default());
+    let acceptor = Acceptor::new(options(), counters);
     let never = CancellationToken::new();
     acceptor
         .serve(listener, Security::Plain, handler, never)

@@ -46,7 +46,7 @@ pub struct Simulate {
     /// A file of such names, one a line.
     #[arg(long)]
     names_file: Option<PathBuf>,
-    /// Seconds to stay connected after synchronisation, and to wait for a change.
+    /// Seconds to stay connected after synchronization, and to wait for a change.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Come back when a stream breaks, as Envoy does, with the held resources; else that is a failure.
@@ -90,7 +90,7 @@ impl Simulate {
         )?;
         let synced = fleet.synced(within).await?;
         println!(
-            "{} proxies synchronised in {:.3} s; each holds {} resources, got {} bytes; {} names refused",
+            "{} proxies synchronized in {:.3} s; each holds {} resources, got {} bytes; {} names refused",
             fleet.size(),
             synced.took().as_secs_f64(),
             synced.resources,

@@ -100,7 +100,7 @@ impl Format {
     }
 }
 
-/// Whether text for people has colours: on a terminal only, and never where `NO_COLOR` asks for none.
+/// Whether text for people has colors: on a terminal only, and never where `NO_COLOR` asks for none.
 pub fn has_colors() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

@@ -106,7 +106,7 @@ const CASES: &[Case] = &[
 ];
 
 #[test]
-fn what_is_in_force_is_described() {
+fn a_description_has_the_objects_in_force() {
     for case in CASES {
         let output = describe(case.args);
         let out = String::from_utf8_lossy(&output.stdout);

@@ -1,6 +1,8 @@
 //! The objects that README.md shows are the samples: they replace each other, and README's calls work with both.
 #![allow(missing_docs, clippy::unwrap_used, reason = "tests may panic")]
 
+mod harness;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -44,5 +46,29 @@ fn objects_of_the_readme_equal_the_samples_of_their_names() {
     assert!(shown.len() >= 2, "README.md shows {} objects", shown.len());
     for object in shown {
         assert_eq!(Some(&object), samples.get(&key(&object)));
+    }
+}
+
+#[test]
+fn the_call_of_the_readme_is_denied_by_the_samples_and_reading_is_allowed() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/samples");
+    let files = [
+        "namespace.yaml",
+        "frontend.yaml",
+        "reviews.yaml",
+        "mesh.yaml",
+        "traffic_split.yaml",
+        "auth_policy.yaml",
+    ];
+    let files = files.map(|file| samples.join(file).to_str().unwrap().to_owned());
+    for (method, result) in [
+        ("GET", "result     GET / reaches the application\n"),
+        ("DELETE", "result     denied with status 403\n"),
+    ] {
+        let mut args = vec!["why", "--from", "shop/frontend", method, "http://reviews/"];
+        args.extend(files.iter().flat_map(|file| ["-f", file]));
+        let output = harness::heddle(&args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(result), "{method}: {text}");
     }
 }

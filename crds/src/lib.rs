@@ -1,6 +1,6 @@
 //! The API of Heddle: group `heddle.dev`, version `v1alpha1`.
 //!
-//! One file per kind in `kinds/`, with the groups of fields of a `TrafficPolicy` in `traffic/`. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
+//! One file per kind in `kinds/`, with the groups of fields of a `TrafficPolicy` in `traffic_policy/`. The CRD YAML in `config/crd/` and the field tables in `docs/api.md` are generated from
 //! these types by `cargo xtask gen`; a default, a limit or a sentence of help is written here and nowhere else.
 //!
 //! # Guarantees
@@ -12,7 +12,7 @@
 //!
 //! # Deliberately absent
 //!
-//! A Kubernetes client, Envoy, and any judgement that needs more than the one object: whether a service exists,
+//! A Kubernetes client, Envoy, and any judgment that needs more than the one object: whether a service exists,
 //! whether an address block parses, which object wins a conflict. These are the compiler's.
 
 // Printer columns repeat their keys.

@@ -323,7 +323,7 @@ fn a_misspelt_field_is_named() {
 }
 
 #[test]
-fn what_would_open_a_policy_by_its_absence_is_refused_if_empty_or_null() {
+fn a_field_whose_absence_opens_a_policy_is_refused_if_empty_or_null() {
     for rule in [
         json!({"from": null}),
         json!({"from": {"identities": []}}),

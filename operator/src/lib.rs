@@ -2,7 +2,7 @@
 //!
 //! A source (Kubernetes reflectors, or a directory of YAML) reports changed objects. A thread of its own compiles them into
 //! the next snapshot ([`snapshot::Snapshot`]). [`serving::MeshSource`] serves each proxy its view of the snapshot, learns the
-//! destinations of each workload ([`scope`]), and wakes only the streams that a change concerns. The acknowledgements and
+//! destinations of each workload ([`scope`]), and wakes only the streams that a change concerns. The acknowledgments and
 //! rejections of proxies become conditions ([`status`]). Rejections that an Envoy of the control plane's own confirms
 //! ([`trials`]) are an input of the next compile ([`rejections`]).
 //!

@@ -166,7 +166,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> Ended {
-    let (mut changes, mut lessons) = (reader.source.changes(), rejections.changes());
+    let (mut changes, mut rejected) = (reader.source.changes(), rejections.changes());
     let mut compile_loop = CompileLoop {
         reader,
         rejections,
@@ -176,7 +176,7 @@ pub async fn run(
     };
     loop {
         changes.mark_unchanged();
-        lessons.mark_unchanged();
+        rejected.mark_unchanged();
         // The compiler may take the time it needs without holding up a stream.
         compile_loop = tokio::task::spawn_blocking(move || {
             compile_loop.turn(Instant::now());
@@ -186,7 +186,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             changed = changes.changed() => changed.map_err(|_| "the source of objects is gone")?,
-            changed = lessons.changed() => changed.map_err(|_| "the store of rejections is gone")?,
+            changed = rejected.changed() => changed.map_err(|_| "the store of rejections is gone")?,
         }
     }
 }

@@ -17,7 +17,7 @@ use mesh::{
 use serde_json::{Value, json};
 
 const SERVICES: usize = 200;
-/// Within a namespace: the service that has a split with its neighbour, one that has a policy, and one that has neither.
+/// Within a namespace: the service that has a split with its neighbor, one that has a policy, and one that has neither.
 const SPLIT: usize = 2;
 const GUARDED: usize = 5;
 const PLAIN: usize = 7;

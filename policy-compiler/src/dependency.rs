@@ -8,7 +8,7 @@ use crate::world::{NamespacedName, PodRef};
 /// Something that views are made from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependency {
-    /// The pod itself: it came or went; its class, identity or readiness changed.
+    /// The pod itself: it came or went; its inbound config, identity or readiness changed.
     Pod(PodRef),
     /// The client's side of a service, its addresses, or its caller filters.
     Service(NamespacedName),

@@ -1,4 +1,4 @@
-//! The policy compiler: a picture of the cluster in, Envoy resources, statuses and findings out.
+//! The policy compiler: a world in, Envoy resources, statuses and findings out.
 //!
 //! # Guarantees
 //!

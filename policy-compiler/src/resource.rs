@@ -17,7 +17,7 @@ pub struct Resource {
     pub key: ResourceKey,
     /// The first 16 hex digits of the SHA-256 of `body`: equal bytes, equal version, on every replica and after every restart.
     pub version: Arc<str>,
-    /// The serialised message (not the `Any` around it).
+    /// The serialized message (not the `Any` around it).
     pub body: Bytes,
     /// The resources that the proxy must have acknowledged before this one is sent to it.
     pub requires: Vec<ResourceKey>,

@@ -362,11 +362,20 @@ fn text_lines_have_the_same_fields() -> Result<()> {
         );
         ensure!(!lines.join("").contains("SECRET"), "{lines:#?}");
     }
+    let long = format!("/{}", "x".repeat(20_000));
+    http(&format!("127.92.0.6:{HTTP}"), "GET", &long, "")?;
+    for pod in ["client", "api"] {
+        let line = mesh.lines(pod, 3)?.remove(2);
+        ensure!(
+            line.contains(&format!(" path={} ", &long[..1024])),
+            "{line:?}"
+        );
+    }
     // A command to a terminal, and a mark that reorders the line.
     let odd = "X-Request-Id: a\u{9b}31m\u{202e}b\r\n";
     http(&format!("127.92.0.6:{HTTP}"), "GET", "/odd", odd)?;
     for pod in ["client", "api"] {
-        let line = mesh.lines(pod, 3)?.remove(2);
+        let line = mesh.lines(pod, 4)?.remove(3);
         ensure!(line.is_ascii() && line.contains(" status=200 "), "{line:?}");
         ensure!(!line.contains("request_id="), "{line:?}");
     }

@@ -8,9 +8,10 @@ mod harness;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use harness::chain::{HTTP, workload};
@@ -40,22 +41,32 @@ const STEP: Duration = Duration::from_micros(500);
 /// The requests of `make test`.
 const REQUESTS: u32 = 1_800;
 
-/// How often the application received each request.
-type Received = Arc<Mutex<BTreeMap<String, usize>>>;
+/// The requests and ends of connections at the applications.
+#[derive(Default)]
+struct Seen {
+    /// How often each request came.
+    received: Mutex<BTreeMap<String, usize>>,
+    /// The connections that an application ended: each request at that moment is lost.
+    ended: AtomicUsize,
+}
 
 /// Answers requests, until none has come for a while.
-fn application(stream: &mut TcpStream, received: &Received) {
+fn application(stream: &mut TcpStream, seen: &Seen) {
     let _ = stream.set_read_timeout(Some(ENDS));
-    while let Some(seen) = request(stream) {
-        let seen = String::from_utf8_lossy(&seen).into_owned();
-        let line = seen.split(" HTTP").next().unwrap_or_default().to_owned();
-        *received.lock().unwrap().entry(line).or_default() += 1;
-        if stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            .is_err()
-        {
+    let mut idle = Instant::now();
+    while let Some(head) = request(stream) {
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let line = head.split(" HTTP").next().unwrap_or_default().to_owned();
+        *seen.received.lock().unwrap().entry(line).or_default() += 1;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        if stream.write_all(answer).is_err() {
             return;
         }
+        idle = Instant::now();
+    }
+    // The wait is over, and the connection ends with this function.
+    if idle.elapsed() >= ENDS {
+        seen.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -107,10 +118,10 @@ fn no_request_meets_the_end_of_an_idle_connection() -> Result<()> {
         tempfile::tempdir()?,
     );
     ensure!(compiled.findings.is_empty(), "{:#?}", compiled.findings);
-    let received = Received::default();
+    let seen = Arc::<Seen>::default();
     for (_, index) in SERVICES {
-        let received = Arc::clone(&received);
-        let answer = move |stream: &mut TcpStream| application(stream, &received);
+        let seen = Arc::clone(&seen);
+        let answer = move |stream: &mut TcpStream| application(stream, &seen);
         serve(format!("{NET}.{index}.2:{HTTP}"), answer)?;
     }
     let start = |(name, index)| {
@@ -136,12 +147,14 @@ fn no_request_meets_the_end_of_an_idle_connection() -> Result<()> {
         .into_iter()
         .filter_map(|client| client.join().unwrap().err())
         .collect();
-    let received = received.lock().unwrap();
+    let received = seen.received.lock().unwrap();
+    let ended = seen.ended.load(Ordering::Relaxed);
     println!(
-        "{} requests, {} clients lost one",
+        "{} requests, {} clients lost one, {ended} connections ended by an application",
         received.len(),
         lost.len()
     );
+    ensure!(ended == 0, "an application ended {ended} connections");
     ensure!(lost.is_empty(), "{lost:#?}");
     let sent = usize::try_from(at_once * turns)?;
     ensure!(

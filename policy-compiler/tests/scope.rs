@@ -275,7 +275,7 @@ fn a_declaration_that_cannot_be_read_names_the_workload() {
 }
 
 #[test]
-fn a_retiring_destination_keeps_what_is_behind_it() {
+fn a_draining_destination_keeps_its_clusters() {
     let compiled = compile(&shop().world());
     let draining = BTreeSet::from(["service/shop/http:80".parse().unwrap()]);
     let (none, no_names) = (BTreeSet::new(), BTreeSet::new());

@@ -203,7 +203,7 @@ fn acknowledge(push: &Push) -> DeltaDiscoveryRequest {
     }
 }
 
-/// Envoy's requests after a response: its acknowledgement, and subscriptions to the resources that this one refers to.
+/// Envoy's requests after a response: its acknowledgment, and subscriptions to the resources that this one refers to.
 fn answers(push: &Push) -> Vec<DeltaDiscoveryRequest> {
     let own_name = |sent: &Sent| sent.resource.key.name.to_string();
     let names = push.resources.iter().map(own_name).collect();

@@ -179,7 +179,7 @@ async fn a_client_that_never_acknowledges_its_routes_gets_the_last_endpoints() {
 }
 
 #[tokio::test]
-async fn the_time_from_a_change_to_its_acknowledgement_is_measured() {
+async fn the_time_from_a_change_to_its_acknowledgment_is_measured() {
     let source = Fixture::new();
     source.put([cluster("a", 1)]);
     let server = Running::start(&source, Security::Plain, "127.0.0.1:0").await;

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_policy_denies_is_forbidden_also_by_grpc() {
+    fn requests_that_a_policy_denies_count_as_forbidden_also_by_grpc() {
         let denied = histogram(OUT, "200", "7", [1, 1, 3]);
         let (traffic, _) = read(&mut Reader::default(), &denied);
         let (_, counts) = only(&traffic);

@@ -3,6 +3,7 @@
 //! Envoy counts the golden metrics under one tag ([`golden`]), which has nothing about the pod. Here they get the labels, but for those
 //! that the Mesh leaves out, and on request also the names of Istio's standard metrics, for tools that read these.
 
+mod connections;
 mod families;
 mod istio;
 mod lines;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use heddle_acceptor::{Link, Protocol};
+use heddle_acceptor::{Counters, Link, Protocol};
 use heddle_xds_types::golden::{self, Pod};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -34,19 +35,27 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Metrics {
     admin: Admin,
     pod: Pod,
+    /// Those of the port of readiness and hooks.
+    connections: Arc<Counters>,
     /// A text can be large: only one is made at a time.
     turn: Mutex<()>,
 }
 
 impl Metrics {
-    pub(crate) fn new(admin: Admin, pod: &Pod) -> Self {
+    /// `connections`: the counters of the port of readiness and hooks.
+    pub(crate) fn new(admin: Admin, pod: &Pod, connections: Arc<Counters>) -> Self {
         let pod = Pod {
             namespace: escaped(&pod.namespace),
             workload: escaped(&pod.workload),
             principal: escaped(&pod.principal),
         };
         let turn = Mutex::default();
-        Self { admin, pod, turn }
+        Self {
+            admin,
+            pod,
+            connections,
+            turn,
+        }
     }
 
     async fn text(&self, asked: &Asked) -> Result<String> {
@@ -56,7 +65,11 @@ impl Metrics {
         self.admin
             .metrics(&asked.query, &mut |line| text.take(line))
             .await?;
-        Ok(text.end())
+        let mut text = text.end();
+        if asked.is_whole() {
+            connections::write(&self.connections.snapshot(), &mut text);
+        }
+        Ok(text)
     }
 }
 
@@ -70,6 +83,12 @@ struct Asked {
 }
 
 impl Asked {
+    /// Whether no part of the metrics is asked for alone.
+    fn is_whole(&self) -> bool {
+        let mut parameters = self.query.split('&');
+        !parameters.any(|of| of.starts_with("filter="))
+    }
+
     /// Reads a query. `None`: it asks for names that are not known.
     fn parse(query: &str) -> Option<Self> {
         let (names, of_envoy): (Vec<&str>, Vec<&str>) =

@@ -96,7 +96,7 @@ impl Bounds {
             return until(end, ReleaseReason::TimeOver);
         }
         // An Envoy acknowledges on its main thread, and its workers take the change some time later: no longer than the slowest
-        // acknowledgement took, by experience with starved processors.
+        // acknowledgment took, by experience with starved processors.
         let completed = since(withdrawal.completed_ago_ms).unwrap_or(withdrawn);
         let slowest = completed.saturating_duration_since(withdrawn);
         let least = (withdrawn + self.least.max(slowest * 2)).min(most);

@@ -112,7 +112,7 @@ fn outbound_goes_where_it_should() {
 fn inbound_goes_where_it_should() {
     let net = world();
     net.capture(&ENVIRONMENT);
-    for (pod, neighbour, gateway) in [
+    for (pod, neighbor, gateway) in [
         ("10.77.0.2", "10.77.0.9", "10.77.0.1"),
         ("[fd77::2]", "fd77::9", "fd77::1"),
     ] {
@@ -124,9 +124,9 @@ fn inbound_goes_where_it_should() {
         for port in [8080, 9090, 15020, 4711] {
             expect(
                 &net.node,
-                from(neighbour),
+                from(neighbor),
                 &at(port),
-                &format!("15006 {} {neighbour}", at(port)),
+                &format!("15006 {} {neighbor}", at(port)),
             );
         }
         for port in [8080, 9090, 15020] {
@@ -139,8 +139,8 @@ fn inbound_goes_where_it_should() {
         }
         for (who, port) in [
             (gateway, 15021),
-            (neighbour, 15021),
-            (neighbour, 7000),
+            (neighbor, 15021),
+            (neighbor, 7000),
             (gateway, 7000),
         ] {
             let got = call(&net.node, from(who), &at(port));
@@ -199,12 +199,12 @@ fn capture_ports_refuse_every_caller_at_once() {
         ("HEDDLE_EXCLUDE_INBOUND_PORTS", "15001,15002,15006,15007"),
         ("HEDDLE_TCP_PROBE_PORTS", "15001,15002,15006,15007"),
     ]);
-    for (pod, loopback, neighbour, gateway) in [
+    for (pod, loopback, neighbor, gateway) in [
         ("10.77.0.2", "127.0.0.1", "10.77.0.9", "10.77.0.1"),
         ("[fd77::2]", "[::1]", "fd77::9", "fd77::1"),
     ] {
         for port in SIDECAR {
-            for from in [neighbour, gateway] {
+            for from in [neighbor, gateway] {
                 let how = Call {
                     from: Some(from),
                     ..Call::default()
@@ -220,11 +220,11 @@ fn capture_ports_refuse_every_caller_at_once() {
         // Of the other ports between, each is an application's.
         for port in (15000..=15021).filter(|port| !SIDECAR.contains(port) && *port != 15021) {
             let how = Call {
-                from: Some(neighbour),
+                from: Some(neighbor),
                 ..Call::default()
             };
             let to = format!("{pod}:{port}");
-            expect(&net.node, how, &to, &format!("15006 {to} {neighbour}"));
+            expect(&net.node, how, &to, &format!("15006 {to} {neighbor}"));
         }
     }
     // The same numbers at another machine are that machine's.

@@ -17,7 +17,7 @@ use nix::unistd::{Uid, geteuid, setfsuid};
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// 10.77.0.2 and fd77::2 behind a node that has the gateway .1, a neighbour .9, and a destination outside (10.88.0.1, fd88::1).
+/// 10.77.0.2 and fd77::2 behind a node that has the gateway .1, a neighbor .9, and a destination outside (10.88.0.1, fd88::1).
 pub struct Net {
     pub pod: String,
     pub node: String,

@@ -102,6 +102,14 @@ async fn ten_thousand_idle_connections_leave_readiness_and_calls_working() {
         let answer = get(pod.ports.outbound, "/").await.unwrap();
         assert_eq!(answer.status, 200);
     }
+    let metrics = get(pod.ports.metrics, "/stats/prometheus").await.unwrap();
+    let refused = "heddle_listener_connections_ended_early_total{server=\"readiness\",reason=";
+    let counts = metrics
+        .body
+        .lines()
+        .filter_map(|line| line.strip_prefix(refused));
+    let counts = counts.filter_map(|line| line.split_once(' ')?.1.parse::<u64>().ok());
+    assert!(counts.sum::<u64>() > 9_000, "{}", metrics.body);
     drop(held);
     let log = pod.log();
     assert!(!log.contains("Too many open files"), "{log}");
@@ -420,8 +428,8 @@ async fn a_second_sigterm_ends_the_waiting() {
     pod.begun.acquire().await.unwrap().forget();
     kill(pod.pid(), Signal::SIGTERM).unwrap();
     until(
-        "draining",
-        || async { pod.log().contains("draining") },
+        "connections are drained",
+        || async { pod.log().contains("connections are drained") },
         || pod.log(),
     )
     .await;

@@ -12,7 +12,7 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 50.0;
 /// Between lines of the grid, in MB.
 const STEP: f64 = 10.0;
-/// Told apart also without colours, by brightness; one for each stage.
+/// Told apart also without colors, by brightness; one for each stage.
 const COLOURS: [&str; 5] = ["#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 
 /// Memory over the size of the mesh, one line for each stage.
@@ -24,7 +24,7 @@ pub fn svg(curve: &Curve) -> String {
     );
     grid(&mut out, curve, &scale);
     let mut labels = Vec::new();
-    for (stage, colour) in Stage::ALL.into_iter().zip(COLOURS) {
+    for (stage, color) in Stage::ALL.into_iter().zip(COLOURS) {
         let points: Vec<(f64, f64)> = curve
             .meshes()
             .into_iter()
@@ -36,8 +36,8 @@ pub fn svg(curve: &Curve) -> String {
         let Some((_, y)) = points.last() else {
             continue;
         };
-        labels.push((*y, stage, colour));
-        line(&mut out, &points, colour);
+        labels.push((*y, stage, color));
+        line(&mut out, &points, color);
     }
     legend(&mut out, labels);
     out.push_str("</svg>\n");
@@ -110,20 +110,20 @@ fn grid(out: &mut String, curve: &Curve, scale: &Scale) {
     );
 }
 
-fn line(out: &mut String, points: &[(f64, f64)], colour: &str) {
+fn line(out: &mut String, points: &[(f64, f64)], color: &str) {
     let path: Vec<String> = points
         .iter()
         .map(|(x, y)| format!("{x:.1},{y:.1}"))
         .collect();
     let _ = writeln!(
         out,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>",
         path.join(" ")
     );
     for (x, y) in points {
         let _ = writeln!(
             out,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>"
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{color}\"/>"
         );
     }
 }
@@ -133,12 +133,12 @@ fn legend(out: &mut String, mut labels: Vec<(f64, Stage, &str)>) {
     const APART: f64 = 16.0;
     labels.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
     let mut free = 0.0;
-    for (y, stage, colour) in labels {
+    for (y, stage, color) in labels {
         let y = y.max(free);
         free = y + APART;
         let _ = writeln!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{color}\">{}</text>",
             WIDTH - RIGHT + 12.0,
             y + 4.0,
             stage.label()

@@ -180,7 +180,7 @@ impl Fleet {
         let Ok(state) = tokio::time::timeout(within, done).await else {
             let state = self.state.borrow();
             bail!(
-                "{} of {size} proxies were synchronised in {within:?}; {} streams broke",
+                "{} of {size} proxies were synchronized in {within:?}; {} streams broke",
                 state.synced.len(),
                 state.broken
             );

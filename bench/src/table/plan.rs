@@ -73,7 +73,7 @@ pub struct Plan {
     /// Sizes.
     #[command(flatten)]
     pub sizes: Sizes,
-    /// Only these cases; default: all. The first synchronisation and the memory are always measured.
+    /// Only these cases; default: all. The first synchronization and the memory are always measured.
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Case>,
     /// Runs, each with a fresh control plane.

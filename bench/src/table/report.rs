@@ -29,7 +29,7 @@ pub fn markdown(plan: &Plan, ledger: &Ledger) -> String {
          {} runs, each with a fresh control plane; {} changes of each kind in each run, and one before them that is not counted. \
          Every proxy uses the services that change, so each change goes to all of them, but a policy, which goes to the {} pods that it selects. \
          Of the many changes ({} a second for {} s), {}. \
-         Times are from the API server's acknowledgement of the write to the arrival at the streams, pooled over proxies and changes.\n",
+         Times are from the API server's acknowledgment of the write to the arrival at the streams, pooled over proxies and changes.\n",
         plan.runs,
         plan.rounds,
         crate::mesh::PODS,

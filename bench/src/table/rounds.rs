@@ -19,7 +19,7 @@ use crate::stats::Sample;
 /// All changes of one kind in one run.
 #[derive(Debug)]
 pub struct Rounds {
-    /// Milliseconds from the API server's acknowledgement, one for each change and proxy.
+    /// Milliseconds from the API server's acknowledgment, one for each change and proxy.
     pub acknowledged: Sample,
     /// The same from when the write was sent.
     pub sent: Sample,

@@ -28,7 +28,7 @@ const POINTS_EVEN: f64 = 6.5;
 const REFUSED_PER_SECOND: u64 = 4;
 /// Calls that judge a policy.
 const CALLS: usize = 20;
-/// How often batch makes them: once before the policy, and once after each of its three changes.
+/// How often batch makes them: once before the policy, and once for each [`judged`].
 const BATCH_CALLS: usize = 4;
 
 const SPLIT: (&str, &str, &str) = ("TrafficSplit", "shop", "reviews");

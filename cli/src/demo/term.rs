@@ -6,7 +6,7 @@ use crate::out;
 
 /// Prints, and counts failed expectations.
 pub struct Term {
-    colour: bool,
+    color: bool,
     started: Instant,
     step: u32,
     held: u32,
@@ -16,9 +16,9 @@ pub struct Term {
 impl Term {
     /// A report that has just begun.
     pub fn new() -> Self {
-        let colour = out::has_colors();
+        let color = out::has_colors();
         Self {
-            colour,
+            color,
             started: Instant::now(),
             step: 0,
             held: 0,
@@ -70,9 +70,9 @@ impl Term {
         self.started.elapsed().as_secs_f64()
     }
 
-    /// `text` in an ANSI colour where colours are wanted.
+    /// `text` in an ANSI color where colors are wanted.
     pub fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour {
+        if self.color {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()

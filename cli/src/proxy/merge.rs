@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_silent_replica_may_serve_is_not_called_lost() {
+    fn sidecars_of_a_silent_replica_are_not_called_lost() {
         let states = || vec![state("s/1", false, None), state("s/2", true, None)];
         let whole = merge(vec![replica("a", states())]);
         assert_eq!(whole.summary(&whole.proxies[0], 0), "never connected");

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_says_since_when_and_why() {
+    fn a_sync_state_has_its_time_and_reason() {
         let standing = |state: ProxyState| state.summary(1_000);
         assert_eq!(standing(connected()), "in sync");
         assert_eq!(standing(ProxyState::default()), "never connected");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_replica_does_not_say_is_not_made_up() {
+    fn fields_that_an_older_replica_lacks_are_unknown() {
         let state: ProxyState =
             serde_json::from_str(r#"{"proxy": "a/b", "connected": true, "new": 1}"#).unwrap();
         assert_eq!((state.scope, state.behind_since), (None, None));

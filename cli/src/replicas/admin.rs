@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_else_gets_the_token() {
+    async fn no_other_server_gets_the_token() {
         let (mine, other) = (root(), root());
         for stream in [
             replica(&other, NAME, ""),

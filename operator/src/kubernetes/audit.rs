@@ -28,7 +28,7 @@ use crate::snapshot::Snapshot;
 use crate::tasks::{Ended, chain};
 
 const PAGE: u32 = 500;
-/// A mismatch is checked so often, because the answer of the API server and the acknowledgements of the proxies are never
+/// A mismatch is checked so often, because the answer of the API server and the acknowledgments of the proxies are never
 /// of the same moment.
 const LOOKS: usize = 4;
 const BETWEEN: Duration = Duration::from_secs(2);

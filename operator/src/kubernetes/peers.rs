@@ -255,7 +255,7 @@ fn metadata(name: &str, pod: &str, uid: &str) -> ObjectMeta {
 }
 
 /// The data of the ConfigMap. In place of a report that is too large an empty one is written: the one of before would let the leader believe
-/// in acknowledgements that are over, while a sidecar that no report names has acknowledged nothing new.
+/// in acknowledgments that are over, while a sidecar that no report names has acknowledged nothing new.
 fn data(report: &ReplicaReport) -> Result<ConfigMap, serde_json::Error> {
     if let Some(data) = encoded::encode(report)? {
         return Ok(data);

@@ -14,7 +14,7 @@ use crate::tasks::Ended;
 
 /// Longer than the reports of the other replicas take, so that every check includes the result of the one before.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Of its surplus a replica lets go one in so many at a time. Where there are two, half of them come back: evenly spread
+/// Of its surplus a replica ends one in so many at a time. Where there are two, half of them come back: evenly spread
 /// within a minute or two all the same.
 const SLOWNESS: usize = 5;
 /// Not all of these at once: they would all come at once, too.
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_to_an_end_and_never_goes_too_far() {
+    fn streams_become_even_and_none_ends_in_vain() {
         let mut replicas = [3000usize, 3000, 0];
         for _ in 0..200 {
             let before = replicas;
@@ -101,7 +101,7 @@ mod tests {
                     .map(|other| before[other])
                     .collect();
                 let gone = surplus(before[me], &others).div_ceil(SLOWNESS);
-                // Those let go are spread over all three.
+                // The ended ones are spread over all three.
                 replicas[me] -= gone;
                 (0..3).for_each(|to| replicas[to] += gone / 3 + usize::from(to < gone % 3));
             }

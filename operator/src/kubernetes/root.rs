@@ -328,11 +328,15 @@ mod tests {
             server
         }
 
-        async fn open(&self) -> RootKeeper {
+        fn store(&self) -> SecretRoot {
             let router = axum::Router::new()
                 .fallback(answer)
                 .with_state(self.clone());
-            let store = SecretRoot::new(&Client::new(router, "default"), "operator-1");
+            SecretRoot::new(&Client::new(router, "default"), "operator-1")
+        }
+
+        async fn open(&self) -> RootKeeper {
+            let store = self.store();
             let (domain, metrics) = ("a".parse().unwrap(), Metrics::default());
             let opening = store.open(&domain, &metrics);
             let opened = tokio::time::timeout(PATIENCE, opening).await;
@@ -415,6 +419,38 @@ mod tests {
 
         // The next start finds the root that the mesh remembers.
         assert!(!server.open().await.opened.new);
+    }
+
+    #[tokio::test]
+    async fn a_lost_root_is_in_the_metric_and_an_event() {
+        let server = Server::default();
+        server.open().await;
+        let is_secret = |path: &str| path.contains("/secrets/");
+        let mut objects = server.objects.lock().unwrap();
+        objects.retain(|path, _| !is_secret(path));
+        drop(objects);
+        let (domain, metrics) = ("a".parse().unwrap(), Metrics::default());
+        let reported = async {
+            while server.events.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = server.store().open(&domain, &metrics) => panic!("a root was made"),
+            reported = tokio::time::timeout(PATIENCE, reported) => reported.unwrap(),
+        }
+        assert_eq!(metrics.root_lost.get(), 1);
+        let events = server.events.lock().unwrap().clone();
+        let [(reason, note)] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert_eq!(reason, "RootLost");
+        assert!(note.contains("heddle ca restore FILE"), "{note}");
+        let objects = server.objects.lock().unwrap();
+        assert!(
+            !objects.keys().any(|path| is_secret(path)),
+            "a root was made"
+        );
     }
 
     #[tokio::test]

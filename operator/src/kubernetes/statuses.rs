@@ -1,4 +1,4 @@
-//! Counts the acknowledgements of proxies, on every replica, and writes statuses, on the leader.
+//! Counts the acknowledgments of proxies, on every replica, and writes statuses, on the leader.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

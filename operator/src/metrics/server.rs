@@ -36,7 +36,7 @@ impl Collector for Server {
         histogram(
             e,
             "convergence_seconds",
-            "From a change seen to its acknowledgement by a proxy, for each change and proxy",
+            "From a change seen to its acknowledgment by a proxy, for each change and proxy",
             &counts.convergence,
         )?;
         histogram(

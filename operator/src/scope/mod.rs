@@ -312,7 +312,7 @@ impl Scopes {
             let room = active < MAX_ACTIVE;
             match known.entries.get_mut(destination) {
                 Some(entry) => {
-                    // Used elsewhere since it was let go here.
+                    // Used elsewhere since it drains here.
                     if room && entry.draining_since.is_some_and(|since| *used > since) {
                         entry.draining_since = None;
                         changed = true;

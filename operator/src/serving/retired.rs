@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_retires_a_while_after_its_acknowledgement() {
+    fn a_name_retires_a_while_after_its_acknowledgment() {
         let (mut retired, start) = (RetiredNames::default(), Instant::now());
         let all = requests(&[7], &[]).clusters;
         let some = all.iter().take(1).collect();

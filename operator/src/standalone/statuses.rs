@@ -21,7 +21,7 @@ use crate::status::{
 };
 use crate::tasks::Ended;
 
-/// Many acknowledgements that come together are one look.
+/// Many acknowledgments that come together are one look.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The statuses of all our objects.

@@ -272,7 +272,7 @@ fn votes(
         .collect()
 }
 
-/// Whether the acknowledgements of others outweigh a failed trial: more identities acknowledged the resource than rejected it, the
+/// Whether the acknowledgments of others outweigh a failed trial: more identities acknowledged the resource than rejected it, the
 /// control plane's own Envoy counted in. Many pods of one identity have one vote.
 fn outvoted(votes: &BTreeSet<(Arc<str>, bool)>) -> bool {
     let count = |acknowledged| {
@@ -410,7 +410,7 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: 
     }
 
     #[test]
-    fn acknowledgements_of_other_identities_outweigh_a_failed_trial_and_pods_of_one_identity_count_once()
+    fn acknowledgments_of_other_identities_outweigh_a_failed_trial_and_pods_of_one_identity_count_once()
      {
         let votes = |votes: &[(&str, bool)]| {
             let votes = votes

@@ -29,7 +29,7 @@ pub struct ProxyRejection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// The generation in force when the proxies were counted; 0 if none is. While a rejected generation is set aside, this
-    /// is an older one, so that acknowledgements of the older generation do not count for the rejected one.
+    /// is an older one, so that acknowledgments of the older generation do not count for the rejected one.
     pub generation: i64,
     /// Proxies that have acknowledged it. Replicas of other versions read reports, so its name there stays.
     #[serde(rename = "programmed")]
@@ -78,7 +78,7 @@ pub fn in_force(status: &ObjectStatus) -> i64 {
         .map_or(0, |in_force| in_force.generation)
 }
 
-/// Facts for the counts beside the acknowledgements themselves.
+/// Facts for the counts beside the acknowledgments themselves.
 pub struct Evidence<'a> {
     /// The trials of rejected resources.
     pub trials: &'a Trials,

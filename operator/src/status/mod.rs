@@ -1,4 +1,4 @@
-//! From acknowledgements to statuses: the state of each proxy, the objects that caused rejections, and the conditions of
+//! From acknowledgments to statuses: the state of each proxy, the objects that caused rejections, and the conditions of
 //! each object.
 
 mod blame;

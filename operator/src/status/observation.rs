@@ -144,7 +144,7 @@ impl ProxyObserver {
             return false;
         };
         let before = self.observations.get(&pod);
-        let (summary, unacknowledged) = summarise(proxy, &expected, &progress);
+        let (summary, unacknowledged) = summarize(proxy, &expected, &progress);
         let known = before
             .map(|before| &before.summary)
             .filter(|known| ***known == summary);
@@ -163,7 +163,7 @@ impl ProxyObserver {
     }
 }
 
-fn summarise(proxy: &Proxy, expected: &ServedView, progress: &Progress) -> (Summary, usize) {
+fn summarize(proxy: &Proxy, expected: &ServedView, progress: &Progress) -> (Summary, usize) {
     let mut summary = Summary {
         connected: progress.connected,
         // A terminating pod takes calls by its own address for as long as it runs, even if its condition is not ready.

@@ -101,7 +101,7 @@ fn next(
 }
 
 #[test]
-fn programmed_follows_the_acknowledgements_of_proxies() {
+fn programmed_follows_the_acknowledgments_of_proxies() {
     let rejection = Tally {
         rejections: vec![ProxyRejection {
             proxy: "shop/a".into(),

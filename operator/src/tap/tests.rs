@@ -171,7 +171,7 @@ fn the_number_of_taps_is_bounded() {
 }
 
 #[test]
-fn nobody_gets_the_rows_of_a_tap_by_its_number_alone() {
+fn the_number_of_a_tap_alone_gives_none_of_its_rows() {
     let (taps, now) = (Taps::default(), Instant::now());
     ask(&taps, now, &tapped(1, Some("cart")));
     for other in [

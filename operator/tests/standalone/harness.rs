@@ -460,7 +460,7 @@ fn answer(mut stream: TcpStream, name: &str) {
         buffer.extend_from_slice(&chunk[..read]);
         if buffer.windows(4).any(|window| window == b"\r\n\r\n") {
             buffer.clear();
-            // One write for the whole answer: after a first partial write the others would wait for its acknowledgement.
+            // One write for the whole answer: after a first partial write the others would wait for its acknowledgment.
             let text = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}",
                 name.len()

@@ -106,6 +106,7 @@ fn from_files_to_requests_and_back_to_statuses() {
     assert_eq!(answers.of("v1"), 0, "{answers:?}");
     assert_eq!(answers.of("denied") + answers.of("v2"), 100, "{answers:?}");
 
+    misspelt(&mesh);
     rejected_by_envoy(&mesh);
     suspects::only_the_faulty_one_is_set_aside(&mesh);
     strangers::are_refused(&mesh);
@@ -113,6 +114,20 @@ fn from_files_to_requests_and_back_to_statuses() {
     assert_eq!(mesh.requests(20).of("v1"), 20);
 
     restart(&mut mesh);
+}
+
+/// A policy for a service that is not there: of a namespace of its own, which it denies.
+fn misspelt(mesh: &Fixture) {
+    let policy = "apiVersion: heddle.dev/v1alpha1
+kind: AuthPolicy
+metadata: {name: misspelt, namespace: elsewhere}
+spec: {target: {service: reviws}, rules: [{action: Deny}]}
+";
+    mesh.apply("misspelt.yaml", policy);
+    mesh.eventually("the log has the service that is not there", || {
+        mesh.has_logged(&["ServiceNotFound", "elsewhere/misspelt", "does not exist"])
+    });
+    mesh.remove("misspelt.yaml", "AuthPolicy", "misspelt");
 }
 
 #[test]

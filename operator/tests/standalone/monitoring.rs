@@ -100,7 +100,7 @@ fn queries_of_tools() -> Vec<Query> {
     queries.collect()
 }
 
-/// Waits until all targets are up, and holds that no alert fires then.
+/// Waits until all targets are up.
 fn is_well(mesh: &Fixture, prometheus: &Prometheus) {
     let up = RefCell::new(Vec::new());
     mesh.eventually("all targets are up", || {
@@ -118,8 +118,6 @@ fn is_well(mesh: &Fixture, prometheus: &Prometheus) {
         BTreeSet::from(["frontend-1", "operator-1", "reviews-v1-1"])
     );
     assert_eq!(up.len(), 3, "{up:?}");
-    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").unwrap();
-    assert!(firing.is_empty(), "{firing:?}");
 }
 
 pub fn queries_have_data(mesh: &Fixture) {
@@ -146,4 +144,7 @@ pub fn queries_have_data(mesh: &Fixture) {
         },
         || format!("{:?}", prometheus.unhealthy_rules()),
     );
+    // The mesh is well, but for the service that answers 503 and the caller that is denied, and those only for a short time.
+    let firing = prometheus.query("ALERTS{alertstate=\"firing\"}").unwrap();
+    assert!(firing.is_empty(), "{firing:?}");
 }

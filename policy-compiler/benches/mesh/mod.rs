@@ -135,7 +135,7 @@ pub fn policy(index: usize, turn: usize) -> Value {
         "spec": {"target": {"service": &*name.name}, "rules": [{"from": {"identities": [caller]}}]}})
 }
 
-/// Some of the calls of a service go to its neighbour.
+/// Some of the calls of a service go to its neighbor.
 pub fn split(index: usize, turn: usize) -> Value {
     let (name, other) = (named(index), named(index + 1));
     json!({"apiVersion": "heddle.dev/v1alpha1", "kind": "TrafficSplit", "metadata": {"name": "s", "namespace": &*name.namespace, "generation": turn},

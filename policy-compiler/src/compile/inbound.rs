@@ -111,7 +111,7 @@ pub(crate) fn protocol_of(
                 .iter()
                 .find(|p| p.port == port)
                 .and_then(|p| p.name.as_deref());
-            Protocol::of(None, name, port)
+            Protocol::of(None, name)
         }
     }
 }

@@ -137,18 +137,7 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
             &reporting,
         )])
     };
-    let tcp = || match &input.target {
-        ListenerTarget::Service {
-            cluster,
-            sticky: true,
-            ..
-        } => tcp_proxy_sticky("outbound", cluster, &reporting),
-        ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(&reporting)),
-        ListenerTarget::Pod { cluster, .. } => {
-            tcp_proxy_to("outbound", cluster, input.at, &reporting)
-        }
-        ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(&reporting)),
-    };
+    let tcp = || proxy_of_bytes(input, &reporting);
     let chains = &mut listener.filter_chains;
     match (input.protocol, input.target.by_name()) {
         (Protocol::Tcp | Protocol::Detect, Some((named, sticky))) => {
@@ -161,6 +150,10 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         }
         (Protocol::Tcp, None) => {
             chains.push(chain("tcp", None, ChainMatch::Rest, vec![tcp()], None))
+        }
+        (Protocol::Detect, None) if input.protocol.announced(input.at.port()) == Protocol::Tcp => {
+            let filters = vec![say_tcp(), tcp()];
+            chains.push(chain("tcp", None, ChainMatch::Rest, filters, None));
         }
         // The bytes pass as they were sent. The first ones decide only whether the caller announces HTTP, which the server's sidecar
         // reads where a rule needs it.
@@ -179,6 +172,22 @@ pub(crate) fn destination_listener(input: &ListenerInput) -> Part {
         }
     }
     part(&name, &listener, input)
+}
+
+/// Forwards a connection as bytes.
+fn proxy_of_bytes(input: &ListenerInput, reporting: &Reporting<'_>) -> listener::Filter {
+    match &input.target {
+        ListenerTarget::Service {
+            cluster,
+            sticky: true,
+            ..
+        } => tcp_proxy_sticky("outbound", cluster, reporting),
+        ListenerTarget::Service { cluster, .. } => tcp_proxy("outbound", cluster, Some(reporting)),
+        ListenerTarget::Pod { cluster, .. } => {
+            tcp_proxy_to("outbound", cluster, input.at, reporting)
+        }
+        ListenerTarget::Denied => tcp_proxy("outbound", REFUSED, Some(reporting)),
+    }
 }
 
 fn part(name: &str, listener: &listener::Listener, input: &ListenerInput) -> Part {

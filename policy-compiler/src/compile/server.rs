@@ -29,7 +29,7 @@ use crate::world::{Capture, Port, Probe, ProbeKind, Protocol, Standalone};
 /// The wait for first bytes where no server can speak first to plain text.
 const LONG_MS: u16 = 5000;
 
-/// Compiles the server's side of a class of pods, but the clusters of its ports.
+/// Compiles the inbound config of pod templates, but the clusters of its ports.
 pub(crate) fn server(input: &InboundInput) -> Part {
     let (mut resources, mut clusters) = (Vec::new(), Vec::new());
     for (port, inbound) in all_ports(input) {

@@ -29,18 +29,18 @@ const NO_STATUS: u32 = 1000;
 type Field<'a> = (&'static str, &'a str);
 
 /// The fields of a request. Docs: `docs/telemetry.md`. No header that may carry a secret is among them, and the path is without
-/// its query.
+/// its query. Text of clients is cut, for a request may have 256 kB of it.
 const OF_REQUEST: [Field<'_>; 10] = [
-    ("method", "%REQ(:METHOD)%"),
-    ("authority", "%REQ(:AUTHORITY)%"),
-    ("path", "%PATH(NQ:PATH)%"),
+    ("method", "%REQ(:METHOD):32%"),
+    ("authority", "%REQ(:AUTHORITY):256%"),
+    ("path", "%PATH(NQ:PATH):1024%"),
     ("protocol", "%PROTOCOL%"),
     ("status", "%RESPONSE_CODE%"),
     ("grpc_status", "%GRPC_STATUS_NUMBER%"),
     ("details", "%RESPONSE_CODE_DETAILS%"),
     ("route", "%ROUTE_NAME%"),
-    ("request_id", "%REQ(X-REQUEST-ID)%"),
-    ("traceparent", "%REQ(TRACEPARENT)%"),
+    ("request_id", "%REQ(X-REQUEST-ID):128%"),
+    ("traceparent", "%REQ(TRACEPARENT):128%"),
 ];
 
 /// The fields with text of the client as it came, and their headers.

@@ -126,7 +126,7 @@ pub(crate) fn connection_manager(
         proxy_100_continue: true,
         // A header that the client did not send.
         generate_request_id: truth(false),
-        // Paths are not normalised here: the application gets the bytes that were sent, and policies match every spelling (authz::spelling).
+        // Paths are not normalized here: the application gets the bytes that were sent, and policies match every spelling (authz::spelling).
         normalize_path: truth(false),
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         forward_client_cert_details: forward.into(),

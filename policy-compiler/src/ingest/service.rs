@@ -190,7 +190,7 @@ fn service_port(
             Err(_) => TargetPort::Name(interner.text(name)),
         },
     };
-    let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref(), number);
+    let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref());
     Some(ServicePort {
         port: number,
         name: interner.text(port.name.as_deref().unwrap_or_default()),

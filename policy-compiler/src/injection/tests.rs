@@ -262,14 +262,14 @@ fn misspelt_labels_and_annotations_are_warned_of() {
             "22",
             "write it as annotation",
         ),
-        ("heddle.dev/colour", "red", "remove it"),
+        ("heddle.dev/color", "red", "remove it"),
         (
             "sidecar.heddle.dev/inject",
             "true",
             "means heddle.dev/inject",
         ),
         ("heddle-injection", "enabled", "means heddle.dev/inject"),
-        ("proxy.heddle.dev/colour", "red", "remove it"),
+        ("proxy.heddle.dev/color", "red", "remove it"),
     ];
     let annotations = [
         ("heddle.dev/inject", "enabled", "write it as label"),

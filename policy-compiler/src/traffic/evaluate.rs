@@ -12,7 +12,7 @@ use super::matcher::{
     CookieMatcher, HeaderMatcher, PathMatcher, QueryMatcher, RequestMatcher, ValueMatcher,
 };
 use super::rate_limits::RateLimit;
-use super::rule::{Action, Backend, RouteRule, WeightedBackend};
+use super::rule::{Action, Backend, Forward, RouteRule, WeightedBackend};
 use super::table::{HostPattern, RouteEntry, RouteTable, TableUpstream, VirtualHost};
 
 /// The parts of a request that matchers look at.
@@ -153,10 +153,19 @@ impl<'t> Decision<'t> {
     pub fn forwarded(&self, share: &Share<'_>, request: &Request) -> Request {
         let mut request = request.clone();
         if let Action::Forward(forward) = &self.entry.rule.action {
-            if let Some(host) = &forward.rewrite.host {
+            // All parts are named, so that a new one has a meaning here, too.
+            let Forward {
+                rewrite,
+                backends: _,
+                mirrors: _,
+                sticky: _,
+                session: _,
+                without_backend: _,
+            } = forward;
+            if let Some(host) = &rewrite.host {
                 request.host = host.to_string();
             }
-            if let Some(path) = &forward.rewrite.path {
+            if let Some(path) = &rewrite.path {
                 request.path = rewritten(path, &self.entry.matcher.path, &request.path);
             }
         }

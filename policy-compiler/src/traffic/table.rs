@@ -131,7 +131,8 @@ enum PathRank {
 }
 
 impl RouteEntry {
-    /// Its place in a table: path, method, number of headers and cookies, number of query parameters; then the object by name, the rule and the alternative.
+    /// Its place in a table: path, method, number of headers and cookies, number of query parameters; then the object by
+    /// age and name, the rule and the alternative.
     #[must_use]
     pub fn rank(&self) -> Rank<'_> {
         let path = match &self.matcher.path {

@@ -15,7 +15,7 @@ pub enum Bucket {
 }
 
 impl Bucket {
-    /// The bucket where destinations may be unused so long: at most half of that, or one that was let go could not be asked for again.
+    /// The bucket where destinations may be unused so long: at most half of that, or one that was evicted could not be requested again.
     #[must_use]
     pub const fn of(idle_after: Duration) -> Self {
         match idle_after.as_secs() {

@@ -1,4 +1,4 @@
-//! The input of a compile: an immutable, sorted picture of the cluster in our own valid types.
+//! The input of a compile: the objects of the cluster, immutable and sorted, in our own valid types.
 //!
 //! The maps are persistent: the copy of a world costs next to nothing, and a comparison of two worlds skips their shared parts.
 

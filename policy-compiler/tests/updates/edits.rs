@@ -109,7 +109,7 @@ fn an_edit_compiles_what_it_touches() {
             &[("policies", 1), ("inbound", 1), ("caller_filters", 1)],
         ),
         (
-            "a new pod of a known shape",
+            "a new pod of a known template",
             pod("c-2", "c", "10.0.2.2", true, true),
             &[("proxies", 1)],
         ),
@@ -339,9 +339,9 @@ fn a_part_that_says_the_same_is_the_very_same() {
     assert!(earlier.parts.len() > 2, "{earlier:?}");
 }
 
-/// A rollout gives new pods another template hash, and the class stays.
+/// A rollout gives new pods another template hash, and the inbound config stays.
 #[test]
-fn a_rollout_shares_the_class() {
+fn a_rollout_shares_the_inbound_config() {
     let mut builder = shop();
     let before = compile(&builder.world());
     let mut new = pod("a-9", "a", "10.0.0.9", true, true);

@@ -3,6 +3,8 @@
 
 #[path = "mesh/adoption.rs"]
 mod adoption;
+#[path = "mesh/definitions.rs"]
+mod definitions;
 #[path = "mesh/prometheus.rs"]
 mod prometheus;
 #[path = "mesh/root.rs"]
@@ -257,6 +259,10 @@ fn the_mesh_as_a_whole() -> Result<()> {
     let only = std::env::var("HEDDLE_E2E_STEP").ok();
     let steps = [
         ("check", check_finds_nothing_wrong as fn() -> Result<()>),
+        (
+            "definitions",
+            definitions::a_definition_without_a_field_is_told,
+        ),
         ("status", proxy_status_asks_every_replica),
         ("edges", edges_come_from_every_replica),
         ("mtls plan", adoption::plan_names_callers_in_plain_text),

@@ -72,6 +72,9 @@ spec:
 fn a_route_is_read_once_its_definition_is_there_and_its_last_good_rules_outlive_the_control_plane()
 -> Result<()> {
     let ns = reviews("route")?;
+    // Other tests may have installed it.
+    let definition = "crd/httproutes.gateway.networking.k8s.io";
+    Kubectl::cluster().run(&["delete", definition, "--ignore-not-found"])?;
     ns.kubectl
         .define(serde_json::to_value(HttpRoute::crd())?, "v1")?;
     let both = |share| [("reviews-v1", share), ("reviews-v2", 100 - share)];

@@ -82,7 +82,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// A consistent picture of all subscribers; cheap, for the entries are shared.
+    /// The progress of all subscribers at one moment; cheap, for the entries are shared.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<SubscriberId, Arc<Progress>> {
         let inner = self.lock();

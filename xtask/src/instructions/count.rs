@@ -82,11 +82,11 @@ fn installed() -> Result<()> {
 }
 
 fn build(repo: &Repo) -> Result<Vec<PathBuf>> {
-    let optimise =
+    let optimize =
         |name| AS_RELEASED.map(|how| format!("--config=profile.dev.package.{name}.{how}"));
-    let profile: Vec<String> = OPTIMISED.into_iter().flat_map(optimise).collect();
+    let profile: Vec<String> = OPTIMISED.into_iter().flat_map(optimize).collect();
     eprintln!(
-        "== cargo build {}, with {} optimised",
+        "== cargo build {}, with {} optimized",
         SELECTION.join(" "),
         OPTIMISED.join(", ")
     );

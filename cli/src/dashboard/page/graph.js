@@ -173,19 +173,21 @@ function paint() {
 export function show(next) {
   latest = next;
   const now = JSON.stringify([next.nodes.map((node) => node.key).sort(), next.edges.map((edge) => edge.key).sort()]);
-  if (now === shape) {
-    if (laid === now) {
-      graph = next;
-      paint();
-    }
-    return;
-  }
+  if (laid === now) graph = next;
+  if (now === shape) return paint();
   shape = now;
   waiting = waiting.then(async () => {
     // A newer graph waits behind this one.
     if (shape !== now) return;
     const [own, before] = [latest, placed];
-    placed = await place(own);
+    try {
+      placed = await place(own);
+    } catch (error) {
+      // The next graph of these names is laid out again.
+      if (shape === now) shape = laid;
+      console.error(error);
+      return;
+    }
     [graph, laid] = [shape === now ? latest : own, now];
     paint();
     if (before === null || before.large !== placed.large || shape === now) fit();

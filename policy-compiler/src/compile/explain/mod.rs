@@ -103,7 +103,7 @@ impl Compiled {
                 port,
                 protocol,
             } => {
-                arriving.protocol = *protocol;
+                arriving.protocol = protocol.announced(port.get());
                 arriving.scope = proxy;
                 let at = address(server, *port).filter(|_| proxy.is_some());
                 explanation.listener = at.map(|at| listener_name(at).into());
@@ -116,7 +116,7 @@ impl Compiled {
                 port,
                 protocol,
             } => {
-                arriving.protocol = *protocol;
+                arriving.protocol = protocol.announced(port.get());
                 arriving.scope = proxy;
                 let backends = self.whole_service(&arriving, service, *port);
                 by_address(&arriving, backends, explanation);
@@ -127,7 +127,7 @@ impl Compiled {
                 protocol,
                 second_family,
             } => {
-                arriving.protocol = *protocol;
+                arriving.protocol = protocol.announced(port.get());
                 arriving.family = *second_family;
                 let to = (*service, *port);
                 match proxy {

@@ -102,7 +102,7 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     report.findings.extend(findings);
     let finding = requests::finding(object, spec, lookup.service(&service));
     report.findings.extend(finding);
-    report.findings.extend(references.differing(object));
+    report.findings.extend(references.differing(object, &ports));
     let weights = weights::weigh(policy, spec, (&service, &ports), &references, report.status);
     report.status.detail = weights::detail(spec, &weights);
     report.unresolved(

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Generous on a busy machine, and far from the 15 s that an updated cluster waits if its endpoints do not come again.
+/// Generous on a busy machine, and less than the 15 s that an updated cluster waits if its endpoints do not come again.
 const SOON: Duration = Duration::from_secs(12);
 const PAUSE: Duration = Duration::from_millis(10);
 

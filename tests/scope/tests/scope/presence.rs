@@ -58,6 +58,25 @@ fn a_terminating_pod_is_served_and_called_until_it_ends() -> Result<()> {
             Ok(())
         })
         .await?;
+        // Its probes fail by now, as those of most pods that end.
+        let ready = |mesh: &mut heddle_scope_tests::Mesh, ready| {
+            if let Some(spec) = mesh.world.pods.get_mut("store-0") {
+                spec.ready = ready;
+            }
+            mesh.write()
+        };
+        ready(mesh, false)?;
+        eventually("the status counts it", async || {
+            let statuses = mesh.statuses()?;
+            let policy = statuses
+                .split("\n- ")
+                .find(|of| of.contains("name: nobody"));
+            let counted = policy.is_some_and(|of| of.contains("proxies: 1/1"));
+            ensure!(counted, "{statuses}");
+            Ok(())
+        })
+        .await?;
+        ready(mesh, true)?;
         mesh.world.remove("AuthPolicy", "nobody");
 
         // The control plane restarts, and the sidecar comes back.

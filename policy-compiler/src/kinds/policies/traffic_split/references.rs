@@ -1,6 +1,6 @@
 //! The services that backends and mirrors of a `TrafficSplit` name, and the ports that they lack.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use heddle_crds::{BackendTarget, TrafficSplitSpec, reason};
@@ -36,8 +36,8 @@ struct Reference {
     /// The ports of the split at which it cannot be reached.
     lacks: BTreeSet<Port>,
     error: Option<ValidationError>,
-    /// A port of another protocol than that of the split.
-    differs: Option<ValidationError>,
+    /// Its ports of another protocol than those of the split.
+    differs: BTreeMap<Port, ValidationError>,
 }
 
 /// The services that a split names, at the ports that it claims.
@@ -88,10 +88,14 @@ impl References {
         all.filter_map(|of| of.error.clone()).collect()
     }
 
-    /// Warns of ports of another protocol than that of the split. Calls reach them, but their servers treat them differently.
-    pub(super) fn differing(&self, object: &ObjectRef) -> Vec<Finding> {
+    /// Warns of a port of another protocol than that of the split, for each service that is named. Calls reach it, but its servers treat
+    /// them differently. `ports`: those that are divided.
+    pub(super) fn differing(&self, object: &ObjectRef, ports: &BTreeSet<Port>) -> Vec<Finding> {
         let all = self.backends.iter().chain(&self.mirrors);
-        let differing = all.filter_map(|of| of.differs.as_ref());
+        let differing = all.filter_map(|of| {
+            let mut differs = of.differs.iter();
+            Some(differs.find(|(port, _)| ports.contains(port))?.1)
+        });
         let warning = |of: &ValidationError| {
             let finding =
                 Finding::warning(object, of.field.as_str(), of.reason, of.message.as_str());
@@ -168,7 +172,7 @@ fn reference<S>(
         return Reference {
             lacks: ports.clone(),
             error: error(reason::BACKEND_NOT_FOUND, message, fix),
-            differs: None,
+            differs: BTreeMap::new(),
         };
     };
     let lacks = ports.iter().filter(|port| !target.ports.contains_key(port));
@@ -180,19 +184,16 @@ fn reference<S>(
             "give it the ports of the service that is split",
         )
     });
-    let differs = declared.and_then(|declared| {
-        let (port, carries) = ports
-            .iter()
-            .find_map(|port| differing(*port, declared, target))?;
-        error(
+    let differs = ports.iter().filter_map(|port| {
+        let (split, carries) = differing(*port, declared?, target)?;
+        let error = error(
             reason::UNSUPPORTED_PROTOCOL,
-            format!(
-                "port {port} of service {name} {carries} HTTP, unlike that of service {}",
-                declared.name
-            ),
+            format!("port {port} of service {name} {carries} HTTP, unlike that of service {split}"),
             "declare the same protocol for both ports",
-        )
+        );
+        Some((*port, error?))
     });
+    let differs = differs.collect();
     Reference {
         lacks,
         error: missing,
@@ -200,12 +201,16 @@ fn reference<S>(
     }
 }
 
-/// The port, if one of the two services declares HTTP there and the other one bytes, and the verb for the second one.
-fn differing(port: Port, split: &Service, backend: &Service) -> Option<(Port, &'static str)> {
+/// The service that is split, if one of the two declares HTTP at the port and the other one bytes, and the verb for the second one.
+fn differing<'a>(
+    port: Port,
+    split: &'a Service,
+    backend: &Service,
+) -> Option<(&'a NamespacedName, &'static str)> {
     let protocol = |of: &Service| Some(of.ports.get(&port)?.protocol);
     match (protocol(split)?, protocol(backend)?) {
-        (Protocol::Http, Protocol::Tcp) => Some((port, "does not carry")),
-        (Protocol::Tcp, Protocol::Http) => Some((port, "carries")),
+        (Protocol::Http, Protocol::Tcp) => Some((&split.name, "does not carry")),
+        (Protocol::Tcp, Protocol::Http) => Some((&split.name, "carries")),
         _ => None,
     }
 }
