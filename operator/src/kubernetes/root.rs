@@ -426,9 +426,11 @@ mod tests {
         let server = Server::default();
         server.open().await;
         let is_secret = |path: &str| path.contains("/secrets/");
-        let mut objects = server.objects.lock().unwrap();
-        objects.retain(|path, _| !is_secret(path));
-        drop(objects);
+        server
+            .objects
+            .lock()
+            .unwrap()
+            .retain(|path, _| !is_secret(path));
         let (domain, metrics) = ("a".parse().unwrap(), Metrics::default());
         let reported = async {
             while server.events.lock().unwrap().is_empty() {
