@@ -64,6 +64,11 @@ impl Kubectl {
         self.send(&["apply", "-f", "-"], yaml)
     }
 
+    /// Puts an object in the place of the one of its name, with fewer fields if need be.
+    pub fn replace(&self, yaml: &str) -> Result<String> {
+        self.send(&["replace", "-f", "-"], yaml)
+    }
+
     /// Applies the definition of a kind of Gateway API as its types have it, but for the name of its version, and waits for it.
     pub fn define(&self, mut definition: Value, version: &str) -> Result<()> {
         // Groups of Kubernetes are protected: a definition has to say that it is not the approved one.

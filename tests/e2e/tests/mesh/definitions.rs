@@ -1,8 +1,5 @@
 //! Definitions of an older version: the API server drops the fields that they lack.
 
-use std::io::Write;
-use std::process::Stdio;
-
 use anyhow::{Context, Result, ensure};
 use heddle_e2e::{Kubectl, eventually};
 use serde_json::Value;
@@ -30,29 +27,16 @@ pub fn a_definition_without_a_field_is_told() -> Result<()> {
         .context("no target")?
         .remove("x-kubernetes-validations");
 
-    replace(&older)?;
+    Kubectl::cluster().replace(&older.to_string())?;
     let told = eventually("heddle check names the field", PATIENCE, || {
         let check = run_heddle(&["check"])?;
         let text = String::from_utf8_lossy(&check.stdout).into_owned();
         let told = text.contains("drops spec.target.namespace from every TrafficPolicy");
         Ok((told && !check.status.success()).then_some(()))
     });
-    replace(&definition)?;
+    Kubectl::cluster().replace(&definition.to_string())?;
     told?;
     eventually("heddle check is content again", PATIENCE, || {
         Ok(run_heddle(&["check"])?.status.success().then_some(()))
     })
-}
-
-fn replace(definition: &Value) -> Result<()> {
-    let mut command = Kubectl::cluster().command(&["replace", "-f", "-"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()?;
-    let mut input = child.stdin.take().context("no input")?;
-    input.write_all(definition.to_string().as_bytes())?;
-    drop(input);
-    ensure!(child.wait()?.success(), "kubectl replace failed");
-    Ok(())
 }
