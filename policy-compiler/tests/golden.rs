@@ -246,7 +246,7 @@ fn named(value: &Value, found: &mut Vec<(String, String)>) {
 
 /// The base itself, in full for one server that is a client too.
 #[test]
-fn base_is_as_blessed() -> Result<()> {
+fn outputs_of_the_base_are_as_blessed() -> Result<()> {
     let (world, findings) = harness::world(harness::base()?);
     let compiled = compile(&world);
     if !findings.is_empty() || !compiled.findings.is_empty() {
