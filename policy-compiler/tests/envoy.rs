@@ -12,39 +12,31 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use heddle_policy_compiler::{Resource, compile, ingest, trial_bootstrap};
+use rayon::prelude::*;
 
-use crate::harness::Seen;
+use crate::harness::{Case, Seen};
 
-/// Validates with as many Envoys at once as there are processors.
 #[test]
 fn envoy_accepts_every_view() -> Result<()> {
     let (envoy, folder) = (harness::envoy::binary()?, tempfile::tempdir()?);
-    let (cases, seen) = (Mutex::new(harness::cases()?), Mutex::default());
-    let work = || -> Result<Vec<String>> {
+    let seen = Mutex::default();
+    let validate = |case: &Case| -> Result<Vec<String>> {
         let mut wrong = Vec::new();
-        loop {
-            let Some(case) = cases.lock().unwrap().pop() else {
-                return Ok(wrong);
+        let (_, compiled) = harness::compile_case(case)?;
+        for (pod, view) in harness::views(&compiled) {
+            let Some(number) = number(&view, &seen) else {
+                continue;
             };
-            let (_, compiled) = harness::compile_case(&case)?;
-            for (pod, view) in harness::views(&compiled) {
-                let Some(number) = number(&view, &seen) else {
-                    continue;
-                };
-                let file = folder.path().join(format!("{number}.json"));
-                if let Some(error) = rejected(&envoy, &view, &file)? {
-                    wrong.push(format!("{} {pod}: {error}", case.name));
-                }
+            let file = folder.path().join(format!("{number}.json"));
+            if let Some(error) = rejected(&envoy, &view, &file)? {
+                wrong.push(format!("{} {pod}: {error}", case.name));
             }
         }
+        Ok(wrong)
     };
-    let processors = std::thread::available_parallelism()?.get();
-    let wrong = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
-        let results = workers.into_iter().map(|worker| worker.join().unwrap());
-        results.collect::<Result<Vec<_>>>()
-    })?
-    .concat();
+    let cases = harness::cases()?;
+    let wrong: Result<Vec<_>> = cases.par_iter().map(validate).collect();
+    let wrong = wrong?.concat();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }

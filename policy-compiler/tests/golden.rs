@@ -3,13 +3,15 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail, ensure};
 use heddle_policy_compiler::{
-    Compiled, KubeObject, NamespacedName, ResourceKey, ResourceKind, compile, print,
+    Compiled, KubeObject, NamespacedName, Resource, ResourceKey, ResourceKind, compile, print,
 };
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 #[test]
@@ -96,8 +98,8 @@ fn every_finding_has_reason_and_fix_apart() -> Result<()> {
 /// Every rotation of the objects, and their reverse, yields the same bytes.
 #[test]
 fn order_of_objects_does_not_change_a_byte() -> Result<()> {
-    for case in harness::cases()? {
-        let (all, _) = harness::objects(&case)?;
+    let turned = |case: &harness::Case| {
+        let (all, _) = harness::objects(case)?;
         let views = |objects: Vec<KubeObject>| {
             let compiled = compile(&harness::world(objects).0);
             (
@@ -112,14 +114,43 @@ fn order_of_objects_does_not_change_a_byte() -> Result<()> {
         for other in [all.iter().rev().cloned().collect(), rotated] {
             ensure!(first == views(other), "{}", case.name);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    harness::cases()?.par_iter().try_for_each(turned)
 }
 
 /// The requirements of a resource are in the same view, and so is every cluster, route configuration and extension that it names. No TLS of
 /// any resource resumes sessions.
 #[test]
 fn references_resolve_both_ways_and_no_session_of_tls_is_resumed() -> Result<()> {
+    let read = Mutex::default();
+    harness::cases()?.par_iter().try_for_each(|case| {
+        let (_, compiled) = harness::compile_case(case)?;
+        for (pod, view) in harness::views(&compiled) {
+            resolve_both_ways(&view, &read).with_context(|| format!("{}: {pod}", case.name))?;
+        }
+        Ok(())
+    })
+}
+
+/// References of resources by their versions: most views share most of them.
+type References = Arc<Vec<(String, String)>>;
+type Read = Mutex<HashMap<(ResourceKey, String), References>>;
+
+fn references(resource: &Resource, read: &Read) -> Result<References> {
+    let key = (resource.key.clone(), resource.version.to_string());
+    if let Some(found) = read.lock().unwrap().get(&key) {
+        return Ok(Arc::clone(found));
+    }
+    let (mut found, json) = (Vec::new(), print::to_json(resource));
+    never_resumes(&json).with_context(|| key.0.to_string())?;
+    named(&json, &mut found);
+    let found = Arc::new(found);
+    read.lock().unwrap().insert(key, Arc::clone(&found));
+    Ok(found)
+}
+
+fn resolve_both_ways(view: &harness::Seen, read: &Read) -> Result<()> {
     // Of the bootstrap; and those that deliberately do not exist.
     let elsewhere = [
         "heddle-sds",
@@ -129,55 +160,32 @@ fn references_resolve_both_ways_and_no_session_of_tls_is_resumed() -> Result<()>
         "unknown",
         "invalid",
     ];
-    for case in harness::cases()? {
-        let (_, compiled) = harness::compile_case(&case)?;
-        for (pod, view) in harness::views(&compiled) {
-            let mut asked = BTreeSet::new();
-            for (key, resource) in &view.resources {
-                let place = || format!("{}: {pod}: {key}", case.name);
-                for required in &resource.requires {
-                    ensure!(
-                        view.resources.contains_key(required),
-                        "{} requires {required}",
-                        place()
-                    );
-                }
-                let (mut names, json) = (Vec::new(), print::to_json(resource));
-                never_resumes(&json).with_context(place)?;
-                named(&json, &mut names);
-                for (field, name) in names {
-                    let kind = match field.as_str() {
-                        "route_config_name" => ResourceKind::Route,
-                        "config_discovery" => ResourceKind::Extension,
-                        _ => ResourceKind::Cluster,
-                    };
-                    let there = view
-                        .resources
-                        .keys()
-                        .any(|k| k.kind == kind && *k.name == *name);
-                    ensure!(
-                        there || elsewhere.contains(&name.as_str()),
-                        "{} names {field} {name}",
-                        place()
-                    );
-                    asked.insert((kind, name));
-                }
-            }
-            // Envoy subscribes to these by name: it would never acknowledge one that nothing names.
-            let by_name = [ResourceKind::Route, ResourceKind::Extension];
-            for key in view.resources.keys() {
-                let named = match key.kind {
-                    ResourceKind::Endpoints => {
-                        let cluster = ResourceKey::new(ResourceKind::Cluster, &*key.name);
-                        view.resources.contains_key(&cluster)
-                    }
-                    kind => {
-                        !by_name.contains(&kind) || asked.contains(&(kind, key.name.to_string()))
-                    }
-                };
-                ensure!(named, "{}: {pod}: nothing names {key}", case.name);
-            }
+    let there = |kind, name: &str| view.resources.contains_key(&ResourceKey::new(kind, name));
+    let mut asked = BTreeSet::new();
+    for (key, resource) in &view.resources {
+        for required in &resource.requires {
+            let exists = view.resources.contains_key(required);
+            ensure!(exists, "{key} requires {required}");
         }
+        for (field, name) in references(resource, read)?.iter() {
+            let kind = match field.as_str() {
+                "route_config_name" => ResourceKind::Route,
+                "config_discovery" => ResourceKind::Extension,
+                _ => ResourceKind::Cluster,
+            };
+            let exists = there(kind, name) || elsewhere.contains(&name.as_str());
+            ensure!(exists, "{key} names {field} {name}");
+            asked.insert((kind, name.clone()));
+        }
+    }
+    // Envoy subscribes to these by name: it would never acknowledge one that nothing names.
+    let by_name = [ResourceKind::Route, ResourceKind::Extension];
+    for key in view.resources.keys() {
+        let named = match key.kind {
+            ResourceKind::Endpoints => there(ResourceKind::Cluster, &key.name),
+            kind => !by_name.contains(&kind) || asked.contains(&(kind, key.name.to_string())),
+        };
+        ensure!(named, "nothing names {key}");
     }
     Ok(())
 }

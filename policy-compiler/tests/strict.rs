@@ -5,6 +5,7 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use harness::{Seen, views};
@@ -13,6 +14,7 @@ use heddle_policy_compiler::world::Port;
 use heddle_policy_compiler::{
     Compiled, KubeObject, Resource, ResourceKey, ResourceKind, compile, ingest,
 };
+use rayon::prelude::*;
 use serde_json::Value;
 
 fn mesh(mode: &str) -> KubeObject {
@@ -82,7 +84,6 @@ fn differs_only_for_plain_text(before: &Compiled, after: &Compiled) -> Result<us
 
 #[test]
 fn a_flip_changes_nothing_that_callers_with_a_sidecar_use() -> Result<()> {
-    let mut count = 0;
     let kinds = [
         "auth_policy",
         "traffic_policy",
@@ -90,7 +91,8 @@ fn a_flip_changes_nothing_that_callers_with_a_sidecar_use() -> Result<()> {
         "tcp_route",
         "http_route",
     ];
-    for (file, objects) in harness::cases_without_mesh(&kinds)? {
+    let flip = |(file, objects): &(PathBuf, Vec<KubeObject>)| -> Result<usize> {
+        let mut count = 0;
         let of = |own: Vec<KubeObject>| {
             let all = objects.iter().cloned().chain(own);
             compile(&harness::world(all).0)
@@ -104,7 +106,11 @@ fn a_flip_changes_nothing_that_callers_with_a_sidecar_use() -> Result<()> {
             let flipped = flipped.map_err(|error| error.context(file.display().to_string()))?;
             count += flipped;
         }
-    }
+        Ok(count)
+    };
+    let cases = harness::cases_without_mesh(&kinds)?;
+    let count: Result<usize> = cases.par_iter().map(flip).sum();
+    let count = count?;
     ensure!(count > 50, "{count} listeners");
     Ok(())
 }
