@@ -13,7 +13,7 @@ mod message;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -43,19 +43,29 @@ fn world() -> String {
 struct Application {
     answer: Arc<Mutex<Vec<u8>>>,
     requests: Receiver<Result<Message>>,
+    /// One for each connection that both sides have closed.
+    closed: Receiver<()>,
 }
 
 impl Application {
     fn start() -> Result<Self> {
         let answer = Arc::new(Mutex::new(Vec::new()));
         let (seen, requests): (Sender<Result<Message>>, _) = channel();
+        let (ended, closed) = channel();
         let bytes = Arc::clone(&answer);
         serve(format!("{APPLICATION}:{PORT}"), move |stream| {
             let request = Reader::new(stream).message(Without::Body);
             let _ = seen.send(request);
             let _ = stream.write_all(&bytes.lock().unwrap().clone());
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = std::io::copy(stream, &mut std::io::sink());
+            let _ = ended.send(());
         })?;
-        Ok(Self { answer, requests })
+        Ok(Self {
+            answer,
+            requests,
+            closed,
+        })
     }
 
     /// Sends a case to an address. Returns the request that arrived, and the answers.
@@ -67,6 +77,11 @@ impl Application {
         let answers = answers(&mut stream, &case.request);
         let request = self.requests.recv_timeout(PATIENCE);
         let request = request.with_context(|| format!("no request arrived; {answers:?}"))?;
+        // The sidecar must not send the next request on a connection that the application is closing.
+        drop(stream);
+        self.closed
+            .recv_timeout(PATIENCE)
+            .context("the connection to the application stays open")?;
         Ok((
             request.context("the request")?,
             answers.context("the answer")?,
