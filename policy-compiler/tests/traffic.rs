@@ -10,7 +10,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, ensure};
 use harness::running::{Trust, connect, echo, http, mirror, serve, start_as_is, status};
-use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate};
+use heddle_policy_compiler::authz::{HttpRequest, Request, evaluate, received};
 use heddle_policy_compiler::world::{Port, SpiffeId};
 use heddle_policy_compiler::{
     Call, Compiled, NamespacedName, Outcome, Severity, World, compile, ingest,
@@ -18,7 +18,7 @@ use heddle_policy_compiler::{
 use heddle_xds_types::golden;
 
 /// One policy per HTTP port, from 8001 up.
-const POLICIES: [&str; 8] = [
+const POLICIES: [&str; 10] = [
     "[{from: {identities: [shop/client]}, to: {ports: [PORT], methods: [GET]}}]",
     "[{action: Deny, to: {ports: [PORT], paths: [/admin, /private/*]}}]",
     "[{to: {ports: [PORT], paths: [/api/*, /healthz]}}, {action: Deny, from: {identities: [shop/client]}, to: {ports: [PORT], methods: [DELETE]}}]",
@@ -27,6 +27,8 @@ const POLICIES: [&str; 8] = [
     "[{from: {ipBlocks: [127.0.0.0/8]}, to: {ports: [PORT], methods: [GET, POST], paths: [/*]}}]",
     "[{action: Deny, to: {ports: [PORT], paths: [/api/v4/projects/with/a/rather/long/name/and-still-more-of-it/so-that-the-expression-becomes-large]}}]",
     "[{to: {ports: [PORT], headers: [{name: x-tier, regex: 'g.*d'}, {name: x-none, present: false}]}}]",
+    "[{action: Deny, to: {ports: [PORT], headers: [{name: x-forwarded-client-cert, present: true}]}}]",
+    "[{action: Deny, to: {ports: [PORT], headers: [{name: x-envoy-retry-on, present: true}]}}, {action: Deny, to: {ports: [PORT], headers: [{name: te, exact: trailers}]}}]",
 ];
 const TCP: u16 = 8101;
 const UNDECLARED: u16 = 8102;
@@ -171,6 +173,9 @@ fn policies(compiled: &Compiled) -> Result<()> {
         "x-a-b: evil2\r\n",
         "x_a_b: evil\r\nx-tier: gold\r\n",
         "x-none: 1\r\nx-tier: gold\r\n",
+        "x-forwarded-client-cert: forged\r\n",
+        "x-envoy-retry-on: 5xx\r\n",
+        "te: gzip, trailers\r\n",
     ];
     let requests = paths
         .iter()
@@ -184,6 +189,7 @@ fn policies(compiled: &Compiled) -> Result<()> {
         ),
         ("127.77.0.2", None),
     ];
+    let server = SpiffeId::new("cluster.local", "shop", "api");
     let mut wrong = Vec::new();
     let (mut passed, mut refused) = (0, 0);
     for port in (8001..).take(POLICIES.len()) {
@@ -205,7 +211,7 @@ fn policies(compiled: &Compiled) -> Result<()> {
                 let parts = HttpRequest {
                     method: (*method).to_owned(),
                     path: (*path).to_owned(),
-                    headers: names,
+                    headers: received(&names, peer.as_ref(), &server),
                 };
                 let request = Request {
                     peer: peer.clone(),

@@ -4,6 +4,7 @@ mod admission;
 pub(crate) mod decision;
 mod evaluate;
 pub(crate) mod header;
+mod received;
 mod samples;
 pub(crate) mod spelling;
 pub(crate) mod unmatched;
@@ -18,6 +19,8 @@ pub(crate) use admission::Admission;
 pub use admission::could_admit;
 pub use decision::{Verdict, decide, decisions, refused_at_handshake};
 pub use evaluate::{Decision, HttpRequest, Request, evaluate, is_ambiguous};
+pub(crate) use received::is_never_received;
+pub use received::received;
 pub use samples::{Admitted, Asked, Changed, Difference, admitted, difference};
 
 use crate::world::{Port, SpiffeId};

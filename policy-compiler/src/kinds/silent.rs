@@ -5,10 +5,11 @@ use heddle_crds::{Action, AuthPolicySpec, AuthRule, ConditionStatus, ConditionTy
 use ipnet::IpNet;
 
 use crate::authz::unmatched::{exclude, path_never_allowed, value_never_allowed};
-use crate::authz::{HeaderPattern, PathPattern};
+use crate::authz::{HeaderPattern, HeaderValuePattern, PathPattern, is_never_received};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_headers::header_pattern;
 use crate::status::ObjectStatus;
+use crate::traffic::unrouted::TRAILERS;
 
 /// A value without a request: its field, the reason and the fix.
 type Silent = (String, String, String);
@@ -25,6 +26,7 @@ pub(super) fn report(
     for (field, message, fix) in rules.flat_map(|(index, rule)| {
         let at = format!("spec.rules[{index}]");
         let mut found = callers(trust_domain, &at, rule);
+        found.extend(unseen_headers(&at, rule));
         if rule.action == Action::Allow {
             found.extend(paths(&at, rule));
             found.extend(headers(&at, rule));
@@ -95,6 +97,67 @@ fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
         }
     }
     found
+}
+
+/// Headers that no request has where rules are asked, for Deny rules and Allow rules alike.
+fn unseen_headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
+    let all = rule.to.iter().flat_map(|to| to.headers.iter().enumerate());
+    let silent = all.filter_map(|(index, header)| {
+        let (message, fix) = unseen(&header_pattern(header)?)?;
+        Some((format!("{at}.to.headers[{index}]"), message, fix))
+    });
+    silent.collect()
+}
+
+/// Why no request has this header where rules are asked, and the fix.
+fn unseen(header: &HeaderPattern) -> Option<(String, String)> {
+    let HeaderPattern { name, value } = header;
+    if *value == HeaderValuePattern::Absent {
+        return None;
+    }
+    if is_never_received(name) {
+        let message = format!("sidecars remove header {name:?} before they ask rules");
+        return Some((message, "use a header of the application".to_owned()));
+    }
+    let (text, whole) = match value {
+        HeaderValuePattern::Exact(text) => (text, true),
+        HeaderValuePattern::Prefix(text) => (text, false),
+        HeaderValuePattern::Regex(_) | HeaderValuePattern::Present | HeaderValuePattern::Absent => {
+            return None;
+        }
+    };
+    let fits = |of: &str| {
+        if whole {
+            of == &**text
+        } else {
+            of.starts_with(&**text)
+        }
+    };
+    match &**name {
+        "te" if !fits(TRAILERS) => {
+            let message = format!("sidecars pass on no value of header \"te\" but {TRAILERS:?}");
+            Some((message, format!("write {TRAILERS}")))
+        }
+        "host" | ":authority" if text.contains(|c| !is_of_authority(c)) => {
+            let message = format!("no request has the host {text:?}: Envoy answers it with 400");
+            let meant = text.split_once("://").map_or(&**text, |(_, host)| host);
+            let host = meant
+                .split(|c| !is_of_authority(c))
+                .next()
+                .unwrap_or_default();
+            let fix = match host {
+                "" => "write the name as clients send it, without a scheme and a path".to_owned(),
+                host => format!("{host} is probably meant"),
+            };
+            Some((message, fix))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a character may be in the host of a request: those of an authority (RFC 3986, 3.2).
+fn is_of_authority(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~%!$&'()*+,;=:@[]".contains(c)
 }
 
 /// Sets in the status that not every rule decides, unless that is set already.

@@ -70,6 +70,9 @@ pub(crate) const CONNECT: &str = "CONNECT";
 /// agrees to `tcp` only after the body.
 pub(crate) const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tailscale-control-protocol"];
 
+/// The one value of `te` that is passed on.
+pub(crate) const TRAILERS: &str = "trailers";
+
 /// Whether Envoy reads a method over HTTP/1. Others are answered with status 400.
 pub(crate) fn is_method(method: &str) -> bool {
     METHODS.contains(&method)
@@ -90,12 +93,14 @@ pub(crate) fn routed(headers: &[(String, String)]) -> Vec<(String, String)> {
     let known = |protocol: &&str| values("upgrade").eq([(*protocol).to_owned()]);
     let upgrade =
         UPGRADES.iter().any(known) && values("connection").any(|token| token == "upgrade");
-    let kept = headers.iter().filter(|(name, value)| match &**name {
+    let kept = headers.iter().filter(|(name, _)| match &**name {
         "connection" | "upgrade" => upgrade,
-        "te" => value.split(',').any(|token| token.trim() == "trailers"),
+        "te" => false,
         name => !is_removed(name) && values("connection").all(|token| token != name),
     });
-    kept.cloned().collect()
+    let trailers = values("te").any(|token| token == TRAILERS);
+    let te = trailers.then(|| ("te".to_owned(), TRAILERS.to_owned()));
+    te.into_iter().chain(kept.cloned()).collect()
 }
 
 #[cfg(test)]
@@ -106,7 +111,8 @@ mod tests {
     fn headers_of_a_connection_and_commands_are_not_routed() {
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let kept = [header("te", "trailers"), header("x-b", "1")];
-        let mut sent = kept.to_vec();
+        let te = [header("te", "gzip, trailers"), header("te", "gzip")];
+        let mut sent = [&te[..], &[header("x-b", "1")]].concat();
         sent.extend(REMOVED.map(|name| header(name, "1")));
         sent.push(header("connection", "close, X-A"));
         sent.extend([header("x-a", "1"), header("upgrade", "h2c")]);

@@ -138,6 +138,18 @@ const PATHS: [&str; 14] = [
     "/a//b/./c*",
 ];
 const NAMES: [&str; 6] = ["x-a", "x-a-b", "cookie", "host", ":authority", "user-agent"];
+/// Headers that a sidecar removes or sets before it asks rules.
+const OF_SIDECARS: [&str; 9] = [
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "x-envoy-force-trace",
+    "x-envoy-internal",
+    "x-envoy-max-retries",
+    "x-envoy-retry-on",
+    "x-envoy-ip-tags",
+    "x-forwarded-client-cert",
+];
 const VALUES: [&str; 7] = ["gold", "a=b", "web.shop", "web.shop:80", "a,b", "", "G.(x"];
 const EXPRESSIONS: [&str; 8] = [
     "g.*d",
@@ -207,6 +219,15 @@ fn rule(random: &mut Random) -> RuleSpec {
 }
 
 fn header(random: &mut Random) -> (String, String, String) {
+    if random.chance(15) {
+        let name = random.pick(&OF_SIDECARS);
+        let (kind, value) = match random.below(4) {
+            0 => ("present", random.pick(&["true", "false"])),
+            _ if name == "te" => ("exact", "trailers"),
+            _ => ("exact", random.pick(&VALUES)),
+        };
+        return (name.to_owned(), kind.to_owned(), value.to_owned());
+    }
     let name = random.pick(&NAMES).to_owned();
     let (kind, value) = match random.below(6) {
         0 | 1 => ("exact", random.pick(&VALUES)),

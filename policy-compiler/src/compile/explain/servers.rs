@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::service_targets::target;
 use super::super::{Compiled, Proxy};
 use super::explanation::{ServerDecision, Servers};
-use crate::authz::{HttpRequest, Request, RuleAction, evaluate};
+use crate::authz::{HttpRequest, Request, RuleAction, evaluate, received};
 use crate::settings::Settings;
 use crate::traffic::{self, Backend, Overload, RateLimit, ServerPolicy, UpstreamHost};
 use crate::validation::endpoints::{EndpointInputs, ReachableEndpoints, reached};
@@ -243,7 +243,8 @@ impl Compiled {
             // HTTP is read where a caller announces it, or where plain text shows it.
             Protocol::Detect => !arriving.tls && (!mtls || arriving.protocol != Protocol::Tcp),
         };
-        let request = arriving.at_server(port, http);
+        let identity = pod.template.identity(&self.settings.trust_domain);
+        let request = arriving.at_server(&identity, port, http);
         let decision = evaluate(authz, &request, false);
         let audit = Some(evaluate(authz, &request, true)).filter(|audit| *audit != decision);
         let allow_rules = authz.rules(RuleAction::Allow, false);
@@ -296,14 +297,15 @@ impl Arriving<'_> {
         named.is_none_or(|name| self.tls && name.takes(sent))
     }
 
-    fn at_server(&self, port: Port, http: bool) -> Request {
+    fn at_server(&self, server: &SpiffeId, port: Port, http: bool) -> Request {
         let traffic::Request {
             host,
             method,
             path,
             headers,
         } = &self.request;
-        let others = headers.iter().filter(|(name, _)| name != "host");
+        let headers = received(headers, self.identity, server).into_iter();
+        let others = headers.filter(|(name, _)| name != "host");
         let host = ("host".to_owned(), host.clone());
         Request {
             peer: self.identity.cloned(),
@@ -312,7 +314,7 @@ impl Arriving<'_> {
             http: http.then(|| HttpRequest {
                 method: method.clone(),
                 path: path.clone(),
-                headers: std::iter::once(host).chain(others.cloned()).collect(),
+                headers: std::iter::once(host).chain(others).collect(),
             }),
         }
     }

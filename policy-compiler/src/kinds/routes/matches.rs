@@ -9,7 +9,7 @@ use super::notes::Notes;
 use super::same;
 use crate::kinds::expression;
 use crate::kinds::headers::is_token;
-use crate::traffic::{HeaderMatcher, ValueMatcher};
+use crate::traffic::{HeaderMatcher, ValueMatcher, unrouted};
 
 /// A header or query parameter of a match: those of all kinds of routes have the same fields.
 #[derive(Deserialize)]
@@ -30,10 +30,15 @@ pub(in crate::kinds) fn headers<T: Serialize>(
         "host" => ":authority".into(),
         name => name.into(),
     };
-    let found = named(&format!("{field}.headers"), of, canonical, notes).into_iter();
-    found
-        .map(|(name, value)| HeaderMatcher { name, value })
-        .collect()
+    let list = format!("{field}.headers");
+    let found: BTreeMap<_, _> = named(&list, of, canonical, notes);
+    for name in found.keys().filter(|name| unrouted::is_removed(name)) {
+        let message =
+            format!("no request matches: sidecars remove header {name:?} before they ask rules");
+        notes.ignored(list.clone(), message);
+    }
+    let matcher = |(name, value)| HeaderMatcher { name, value };
+    found.into_iter().map(matcher).collect()
 }
 
 /// Reads headers or query parameters. Of a name that comes twice the first one counts, as Gateway API demands. `canonical` is the spelling that
