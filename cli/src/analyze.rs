@@ -40,6 +40,9 @@ enum Output {
 }
 
 /// Runs the command; gives the number of errors.
+///
+/// # Errors
+/// A path cannot be read, or the API server does not answer.
 pub async fn run(args: &AnalyzeArgs) -> Result<usize> {
     let objects = Objects::from(&args.paths, &args.cluster).await?;
     let Outcome {

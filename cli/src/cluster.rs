@@ -32,6 +32,9 @@ pub struct ClusterArgs {
 
 impl ClusterArgs {
     /// The address of the cluster and the identity of the caller, with timeouts.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read, does not have the context, or there is neither a kubeconfig nor a pod's service account.
     pub async fn config(&self) -> Result<Config> {
         let mut config = match &self.context {
             Some(context) => {
@@ -48,17 +51,26 @@ impl ClusterArgs {
     }
 
     /// A client of that cluster.
+    ///
+    /// # Errors
+    /// The cluster or the identity of the caller is not known, or a certificate or key of the kubeconfig is not usable.
     pub async fn client(&self) -> Result<Client> {
         client_of(self.config().await?)
     }
 }
 
 /// A client.
+///
+/// # Errors
+/// A certificate, key or credential of the configuration is not usable.
 pub fn client_of(config: Config) -> Result<Client> {
     Client::try_from(config).context("cannot build a client of the cluster")
 }
 
 /// A call with a timeout; its error names the purpose.
+///
+/// # Errors
+/// The API server does not answer in time, or refuses the call.
 pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
     let outcome = tokio::time::timeout(CALL_TIMEOUT, future).await;
     outcome
@@ -72,6 +84,9 @@ pub async fn call<T>(what: &str, future: impl Future<Output = kube::Result<T>>) 
 }
 
 /// `Ok(None)` where the API server has no such object, or no such kind.
+///
+/// # Errors
+/// The API server does not answer in time, or refuses the call by another status than 404.
 pub async fn find<T>(
     what: &str,
     future: impl Future<Output = kube::Result<T>>,
@@ -124,6 +139,9 @@ pub fn describe(object: &DynamicObject) -> String {
 }
 
 /// The API of one object, by its own `apiVersion` and `kind`.
+///
+/// # Errors
+/// The object has no `apiVersion` and `kind`, or its `apiVersion` is not a group and a version.
 pub fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObject>> {
     let types = object
         .types
@@ -138,11 +156,17 @@ pub fn api_of(client: &Client, object: &DynamicObject) -> Result<Api<DynamicObje
 }
 
 /// The resource of a kind; all kinds that we use have the regular plural.
+///
+/// # Errors
+/// The `apiVersion` is not a group and a version.
 pub fn resource_of(types: &TypeMeta) -> Result<ApiResource> {
     Ok(ApiResource::from_gvk(&GroupVersionKind::try_from(types)?))
 }
 
 /// All objects of a kind in the cluster (or one namespace), page by page; none where the kind does not exist.
+///
+/// # Errors
+/// The `apiVersion` is not a group and a version, or the API server does not answer, or refuses the list.
 pub async fn list(
     client: &Client,
     api_version: &str,
@@ -162,6 +186,9 @@ pub async fn list(
 }
 
 /// The resource in the newest version that the API server serves; None if it serves none.
+///
+/// # Errors
+/// The API server does not answer, or refuses the discovery.
 pub async fn served(client: &Client, resource: &KindResource) -> Result<Option<KindResource>> {
     for resource in resource.versions() {
         let api_version = resource.api_version();
@@ -176,6 +203,9 @@ pub async fn served(client: &Client, resource: &KindResource) -> Result<Option<K
 }
 
 /// All objects of a kind that the control plane watches; none where the kind does not exist.
+///
+/// # Errors
+/// The API server does not answer, or refuses the list.
 pub async fn list_all(
     client: &Client,
     kind: ObjectKind,

@@ -46,6 +46,9 @@ enum Output {
 const OFFLINE: &str = "offline";
 
 /// Runs the command; gives the number of errors.
+///
+/// # Errors
+/// A path cannot be read, or `--proxy` names neither a pod with a sidecar nor a workload of such pods.
 pub fn run(args: &CompileArgs) -> Result<usize> {
     let outcome = Objects::from_paths(&args.paths)?.compile();
     let Outcome {

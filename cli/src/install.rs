@@ -54,6 +54,10 @@ pub struct InstallArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The API server does not answer or refuses an object, a field belongs to another field manager, the Mesh has another mode than Observe
+/// with `--observe`, or the control plane is not ready in time with `--wait`.
 pub async fn run(args: &InstallArgs) -> Result<()> {
     let mut objects = manifests::all()?;
     if !args.apply {

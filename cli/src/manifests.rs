@@ -44,6 +44,9 @@ struct Image {
 }
 
 /// All objects of `config/default`, in the order in which they can be applied.
+///
+/// # Errors
+/// A file of `config/` is not part of this build, is not YAML, or uses a field of kustomize that this command does not support.
 pub fn all() -> Result<Vec<DynamicObject>> {
     let values = folder("default")?;
     values
@@ -53,12 +56,18 @@ pub fn all() -> Result<Vec<DynamicObject>> {
 }
 
 /// The Mesh of the samples.
+///
+/// # Errors
+/// The sample is not YAML, or not an object.
 pub fn mesh() -> Result<DynamicObject> {
     serde_saphyr::from_str(include_str!("../../config/samples/mesh.yaml"))
         .context("config/samples/mesh.yaml")
 }
 
 /// The objects as one YAML text.
+///
+/// # Errors
+/// An object cannot be written as YAML.
 pub fn print(objects: &[DynamicObject]) -> Result<String> {
     let documents: Result<Vec<String>, _> = objects.iter().map(serde_saphyr::to_string).collect();
     Ok(documents?.join("---\n"))

@@ -90,6 +90,9 @@ impl Objects {
     }
 
     /// Reads the objects that the control plane watches.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses a list.
     pub async fn from_cluster(client: &Client) -> Result<Self> {
         let mut all = Self::default();
         for (kind, resource) in ObjectKind::watched() {
@@ -114,6 +117,9 @@ impl Objects {
     }
 
     /// Reads files if there are any, else the cluster.
+    ///
+    /// # Errors
+    /// A path cannot be read; without paths, the API server does not answer, or refuses a list.
     pub async fn from(paths: &[PathBuf], cluster: &ClusterArgs) -> Result<Self> {
         match paths.is_empty() {
             true => Self::from_cluster(&cluster.client().await?).await,
@@ -183,6 +189,9 @@ fn not_followed(link: &Path) -> Finding {
 
 /// Returns the files of a path, sorted, so that output does not depend on the order of the file system. Links to folders are added to
 /// `links`.
+///
+/// # Errors
+/// The path, or a folder below it, does not exist or cannot be read.
 pub fn files(path: &Path, links: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let about = || format!("cannot read {}", path.display());
     if !std::fs::metadata(path).with_context(about)?.is_dir() {

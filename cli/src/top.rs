@@ -34,6 +34,9 @@ enum By {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// A replica could not be asked; while watching only if none could.
 pub async fn run(args: &TopArgs) -> Result<()> {
     live::run(&args.live, &|graph| match args.by {
         By::Workloads => workloads(graph),

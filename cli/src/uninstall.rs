@@ -68,6 +68,10 @@ fn stage(kind: &str) -> Option<Stage> {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Pods have a sidecar, or are not known, and `--yes` was not given; the API server does not answer or refuses a deletion; or an object is
+/// still there after the timeout.
 pub async fn run(args: &UninstallArgs) -> Result<()> {
     let objects = plan(args.keep_crds)?;
     if args.dry_run {

@@ -18,7 +18,10 @@ pub struct VersionArgs {
     cluster: ClusterArgs,
 }
 
-/// Runs the command. A cluster that cannot be asked is a line of the answer and not an error.
+/// Runs the command.
+///
+/// # Errors
+/// Never: an unreachable cluster is a line of the output.
 pub async fn run(args: &VersionArgs) -> Result<()> {
     tell!("heddle {}", env!("CARGO_PKG_VERSION"));
     if !args.client {
@@ -35,6 +38,9 @@ pub async fn run(args: &VersionArgs) -> Result<()> {
 }
 
 /// The images of the control plane's Deployment.
+///
+/// # Errors
+/// The API server does not answer, or refuses the Deployment.
 pub async fn images(client: &Client) -> Result<String> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let found = cluster::find("get the Deployment", api.get("heddle-operator")).await?;

@@ -9,6 +9,9 @@ use crate::{
 };
 
 /// All that a change must pass, the quick checks first.
+///
+/// # Errors
+/// Cargo cannot be run, or a check or a test fails.
 pub fn run(repo: &Repo) -> Result<()> {
     step(repo, &["fmt", "--all", "--check"])?;
     step(
@@ -30,6 +33,9 @@ pub fn run(repo: &Repo) -> Result<()> {
 
 /// Rewrites the compiler's golden outputs; with a filter, only those of cases with that text in their names. The golden test
 /// reads both variables.
+///
+/// # Errors
+/// Cargo cannot be run, or the test fails.
 pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
     // The test prints the files that it writes.
     let arguments = "test --workspace --test golden as_blessed -- --nocapture";
@@ -47,6 +53,9 @@ pub fn bless(repo: &Repo, filter: Option<&str>) -> Result<()> {
 }
 
 /// Measures, and writes the figures into their page.
+///
+/// # Errors
+/// Cargo cannot be run, or the benchmark fails.
 pub fn bench(repo: &Repo) -> Result<()> {
     step(
         repo,

@@ -16,6 +16,9 @@ pub struct Repo {
 
 impl Repo {
     /// The folder above xtask's own.
+    ///
+    /// # Errors
+    /// The folder of xtask is the root of the file system.
     pub fn find() -> Result<Self> {
         let own = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = own
@@ -31,6 +34,9 @@ impl Repo {
     }
 
     /// Writes a file, with the folders above it.
+    ///
+    /// # Errors
+    /// The file, or a folder above it, cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.path(name);
         if let Some(folder) = path.parent() {
@@ -60,11 +66,17 @@ impl Repo {
     }
 
     /// The standard output of a command that must succeed.
+    ///
+    /// # Errors
+    /// The program cannot be run, fails (the error has its standard error), or prints bytes that are not UTF-8.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Result<String> {
         text(self.command(program, arguments))
     }
 
     /// Files under version control or about to be, as paths from the top folder.
+    ///
+    /// # Errors
+    /// Git cannot be run, or the folder is not a repository.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let listed = self.output(
             "git",
@@ -89,6 +101,9 @@ impl Repo {
 }
 
 /// The standard output of a command that must succeed.
+///
+/// # Errors
+/// The program cannot be run, fails (the error has its standard error), or prints bytes that are not UTF-8.
 pub fn text(mut command: Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -106,6 +121,9 @@ pub fn text(mut command: Command) -> Result<String> {
 }
 
 /// The packages of the workspace, as `cargo metadata` has them.
+///
+/// # Errors
+/// Cargo cannot be run, `Cargo.lock` is not up to date, or the output has no packages.
 pub fn packages(repo: &Repo) -> Result<Vec<Value>> {
     let arguments = ["metadata", "--format-version", "1", "--no-deps", "--locked"];
     let metadata: Value = serde_json::from_str(&repo.output(&cargo(), &arguments)?)?;
@@ -115,6 +133,9 @@ pub fn packages(repo: &Repo) -> Result<Vec<Value>> {
 
 /// The answer of cargo about the libraries under a package that is built alone, a line each: a build may unify the features of the
 /// workspace, and would show those of others. `edges` are the kinds of dependencies that count.
+///
+/// # Errors
+/// Cargo cannot be run, has no such package, or `Cargo.lock` is not up to date.
 pub fn tree_alone(repo: &Repo, package: &str, edges: &str, format: &str) -> Result<String> {
     let arguments = [
         "tree", "--locked", "-p", package, "-e", edges, "--prefix", "none", "--format", format,

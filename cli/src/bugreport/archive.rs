@@ -72,6 +72,9 @@ impl<W: Write> Archive<W> {
     }
 
     /// Adds a text, without its secrets; or the reason why it is missing.
+    ///
+    /// # Errors
+    /// The archive cannot be written.
     pub fn text(&mut self, path: &str, text: Result<String>, keep: Keep) -> Result<()> {
         match text {
             Ok(text) => self.add(path, &redact::text(&text), keep),
@@ -83,6 +86,9 @@ impl<W: Write> Archive<W> {
     }
 
     /// Adds objects as a JSON list, without their secrets; or the reason why they are missing.
+    ///
+    /// # Errors
+    /// The archive cannot be written.
     pub fn objects(&mut self, path: &str, objects: Result<Vec<Value>>) -> Result<()> {
         let text = objects.and_then(|mut objects| {
             objects.iter_mut().for_each(redact::object);
@@ -141,6 +147,9 @@ impl<W: Write> Archive<W> {
     }
 
     /// Writes the manifest and ends the archive. Returns the number of parts that are missing.
+    ///
+    /// # Errors
+    /// The archive cannot be written.
     pub fn end(mut self) -> Result<(W, usize)> {
         let manifest = serde_json::json!({
             "heddle": env!("CARGO_PKG_VERSION"),

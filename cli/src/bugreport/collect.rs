@@ -33,6 +33,9 @@ const OF_CONTROL_PLANE: [(&str, &str, Option<&str>); 6] = [
 ];
 
 /// The control plane: versions, objects, logs.
+///
+/// # Errors
+/// The archive cannot be written. A part that cannot be read is missing in it.
 pub async fn control_plane<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()> {
     crate::out::note!("heddle: control plane");
     archive.text("version.txt", versions(client).await, Keep::Head)?;
@@ -105,6 +108,9 @@ async fn logs<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()>
 }
 
 /// The objects that the mesh is made of, with statuses, Events and findings.
+///
+/// # Errors
+/// The archive cannot be written. A part that cannot be read is missing in it.
 pub async fn objects<W: Write>(client: &Client, archive: &mut Archive<W>) -> Result<()> {
     crate::out::note!("heddle: objects");
     let mut api_versions = Vec::new();

@@ -42,6 +42,9 @@ pub struct BugreportArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The kubeconfig is not usable, or the file exists already or cannot be written.
 pub async fn run(args: &BugreportArgs) -> Result<()> {
     let client = args.cluster.client().await?;
     let now = OffsetDateTime::now_utc();

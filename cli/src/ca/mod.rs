@@ -75,6 +75,9 @@ pub struct ResetArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The file cannot be read or written, the root is missing or unusable, the mesh uses another one, or the API server does not answer.
 pub async fn run(command: &CaCommand) -> Result<()> {
     match command {
         CaCommand::Backup(args) => backup(&args.cluster.client().await?, &args.file).await,
@@ -141,6 +144,9 @@ fn read(file: &Path) -> Result<(Secret, Ca)> {
 }
 
 /// The CA that a Secret holds. Errors never contain key material.
+///
+/// # Errors
+/// The Secret has no certificate or key, or they are not text, not a CA that is valid now, or do not belong together.
 pub fn authority(secret: &Secret) -> Result<Ca> {
     let text = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
@@ -158,6 +164,9 @@ pub fn authority(secret: &Secret) -> Result<Ca> {
 
 /// The fingerprint that the mesh remembers, if any: in the ConfigMap, or where that is gone too in the CA bundle of the webhook. The operator
 /// decides by the same two.
+///
+/// # Errors
+/// The API server does not answer, or refuses the ConfigMap or the webhook.
 pub async fn remembered(client: &Client) -> Result<Option<String>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     let memory = cluster::find("get the memory of the root", api.get(MEMORY)).await?;

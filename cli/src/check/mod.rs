@@ -70,6 +70,9 @@ impl Outcome {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The kubeconfig is not usable, or a check failed.
 pub async fn run(args: &CheckArgs) -> Result<()> {
     let client = args.cluster.client().await?;
     let mut failures = section("cluster", cluster_side::all(&client).await);

@@ -29,6 +29,9 @@ async fn secret(client: &Client) -> Result<Option<Secret>> {
 }
 
 /// Whether the root is there, is the one that the mesh remembers, and lasts.
+///
+/// # Errors
+/// The API server does not answer, or refuses the Secret, the ConfigMap or the webhook.
 pub(super) async fn root(client: &Client) -> Result<Outcome> {
     let remembered = ca::remembered(client).await?;
     let Some(secret) = secret(client).await? else {
@@ -95,6 +98,9 @@ fn unusable(error: &anyhow::Error) -> Outcome {
 }
 
 /// Whether every sidecar trusts the root.
+///
+/// # Errors
+/// The API server does not answer, or refuses the Secret or the list of pods.
 pub(super) async fn trust(client: &Client) -> Result<Outcome> {
     let secret = secret(client).await?;
     let Some(root) = secret.and_then(|secret| ca::authority(&secret).ok()) else {

@@ -91,6 +91,9 @@ struct Report {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The objects cannot be read, or the kubeconfig is not usable.
 pub async fn run(args: &CostArgs) -> Result<()> {
     let objects = Objects::from(&args.paths, &args.cluster).await?;
     let pods = objects.all().iter().filter_map(|object| match object {

@@ -152,6 +152,9 @@ impl Dashboard {
 }
 
 /// 128 random bits.
+///
+/// # Errors
+/// The device `/dev/urandom` cannot be read.
 pub async fn secret() -> Result<String> {
     let mut bits = [0; 16];
     let mut source = tokio::fs::File::open("/dev/urandom").await?;

@@ -66,6 +66,9 @@ struct App {
 }
 
 /// Starts all services; they end when the set is dropped.
+///
+/// # Errors
+/// The address of a service cannot be bound.
 pub async fn start(net: &Net) -> Result<JoinSet<()>> {
     let mut tasks = JoinSet::new();
     for (host, version, ratings) in [(121, "v1", net.at(54, 8080)), (122, "v2", net.at(55, 8080))] {
@@ -139,6 +142,9 @@ fn answer(service: &str, version: &str, headers: &HeaderMap) -> Answer {
 }
 
 /// A free block: its control-plane address has no listener. The second demo of a machine gets another one.
+///
+/// # Errors
+/// The address of the control plane cannot be bound in any of 64 blocks.
 pub fn free_net(seed: u64) -> Result<Net> {
     for attempt in 0..64_u64 {
         let number = seed.wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15));

@@ -41,6 +41,9 @@ impl Children {
     }
 
     /// Starts a process.
+    ///
+    /// # Errors
+    /// The log cannot be written, or the program cannot be run.
     pub fn start(&mut self, name: &str, command: &Command) -> Result<()> {
         let log = self.logs.join(format!("{name}.log"));
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;

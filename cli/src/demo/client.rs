@@ -50,6 +50,9 @@ pub fn fresh() -> HttpClient {
 }
 
 /// `GET url` with the given Host header.
+///
+/// # Errors
+/// The URL or the header is not valid, there is no connection, the body ends early, or there is no answer in time.
 pub async fn get(client: &HttpClient, url: &str, host: &str, timeout: Duration) -> Result<Reply> {
     let request = Request::get(url)
         .header(http::header::HOST, host)
@@ -71,6 +74,9 @@ pub async fn get(client: &HttpClient, url: &str, host: &str, timeout: Duration) 
 }
 
 /// `GET path` over a Unix socket.
+///
+/// # Errors
+/// Nothing listens on the socket, the connection ends early, or there is no answer in time.
 pub async fn get_unix(socket: &Path, path: &str, timeout: Duration) -> Result<Reply> {
     let call = async {
         let stream = UnixStream::connect(socket)

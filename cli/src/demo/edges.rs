@@ -50,6 +50,9 @@ pub struct Reading {
 }
 
 /// Reads every sidecar once.
+///
+/// # Errors
+/// A sidecar does not answer in time, or answers with another status than 200.
 pub async fn read(sidecars: &[Sidecar]) -> Result<Reading> {
     let mut edges = BTreeMap::new();
     for sidecar in sidecars {

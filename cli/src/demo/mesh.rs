@@ -36,7 +36,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds them. The error names the way to get them.
+    /// Finds the programs.
+    ///
+    /// # Errors
+    /// The operator, the agent or Envoy is not there; the error has the command that gets it.
     pub fn find(folder: Option<&Path>, envoy: Option<&Path>) -> Result<Self> {
         let own = std::env::current_exe().context("where is this binary?")?;
         let folder = folder
@@ -97,6 +100,9 @@ pub struct Mesh<'a> {
 
 impl<'a> Mesh<'a> {
     /// Starts everything and waits until every sidecar is ready.
+    ///
+    /// # Errors
+    /// A program cannot be run or ends, or a file or the readiness of a sidecar does not come in time.
     pub async fn start(
         term: &mut Term,
         children: &'a mut Children,

@@ -46,6 +46,9 @@ pub struct DemoArgs {
 }
 
 /// Runs the command. All processes end with it, also after an error.
+///
+/// # Errors
+/// A program is missing, cannot be run or ends, no addresses are free, the folder cannot be written, or an expectation failed.
 pub async fn run(args: &DemoArgs) -> Result<()> {
     let binaries = mesh::Binaries::find(args.bin_dir.as_deref(), args.envoy.as_deref())?;
     let seed = random();

@@ -92,6 +92,9 @@ impl StatusFile {
     }
 
     /// Waits until the status of an object is as wanted; the last one seen is part of the error.
+    ///
+    /// # Errors
+    /// The status is not as wanted in time.
     pub async fn wait(
         &self,
         (kind, namespace, name): (&str, &str, &str),

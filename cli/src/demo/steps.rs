@@ -49,6 +49,9 @@ pub fn refused_load(mesh: &Mesh<'_>) -> Load {
 }
 
 /// All steps, under one steady load.
+///
+/// # Errors
+/// A file cannot be written, a status does not come in time, a sidecar does not answer, or a process has ended.
 pub async fn all(term: &mut Term, mesh: &mut Mesh<'_>) -> Result<()> {
     let load = load(mesh);
     let first = edges::read(&mesh.sidecars()).await?;

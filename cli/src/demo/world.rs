@@ -78,6 +78,9 @@ pub struct WorkDir {
 
 impl WorkDir {
     /// Makes the folders and writes the first world.
+    ///
+    /// # Errors
+    /// The folder has a world of an earlier demo, or cannot be written.
     pub fn create(root: PathBuf, net: Net) -> Result<Self> {
         let dir = Self { root, net };
         if dir.world().exists() {
@@ -117,12 +120,18 @@ impl WorkDir {
     }
 
     /// Applies a change; gives the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub fn apply(&self, change: Change) -> Result<PathBuf> {
         let (name, text) = change.file();
         self.write(name, text)
     }
 
     /// Takes a change away again.
+    ///
+    /// # Errors
+    /// The file is not there, or cannot be deleted.
     pub fn remove(&self, change: Change) -> Result<()> {
         let path = self.world().join(change.file().0);
         fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))

@@ -29,6 +29,9 @@ pub struct Look {
 
 impl Look {
     /// Reads files, or the cluster. Without the rights for flows and sidecars the rest is described.
+    ///
+    /// # Errors
+    /// The objects or the file of flows cannot be read.
     pub async fn read(args: &DescribeArgs) -> Result<Self> {
         let mut look = Self::of(Objects::from(&args.paths, &args.cluster).await?);
         if let Some(path) = &args.edges {

@@ -72,6 +72,9 @@ struct Described {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The objects or the file of flows cannot be read, the name is not `NAMESPACE/NAME`, or the mesh has no such thing.
 pub async fn run(command: &DescribeCommand) -> Result<()> {
     let (DescribeCommand::Workload(args)
     | DescribeCommand::Service(args)

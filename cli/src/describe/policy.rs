@@ -11,6 +11,9 @@ use super::text::Text;
 use super::{Described, name};
 
 /// Describes the policies of a name.
+///
+/// # Errors
+/// The name is not `[KIND/]NAMESPACE/NAME`, or no policy has it.
 pub fn describe(look: &Look, wanted: &str) -> Result<Described> {
     let (kind, rest) = match wanted.split('/').collect::<Vec<_>>()[..] {
         [kind, namespace, name] => (Some(kind), format!("{namespace}/{name}")),

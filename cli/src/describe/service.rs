@@ -57,6 +57,9 @@ const ALSO: [(&str, &str); 5] = [
 ];
 
 /// Describes a service.
+///
+/// # Errors
+/// The service is not in the objects.
 pub fn describe(look: &Look, name: &NamespacedName) -> Result<Described> {
     let (world, compiled) = (&look.outcome.world, &look.outcome.compiled);
     let service = world.services().get(name);

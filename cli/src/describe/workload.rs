@@ -46,6 +46,9 @@ const PODS: [(&str, &str); 5] = [
 ];
 
 /// Describes a workload.
+///
+/// # Errors
+/// No pod that is alive belongs to the workload.
 pub fn describe(look: &Look, name: &NamespacedName) -> Result<Described> {
     let compiled = &look.outcome.compiled;
     let pods = look.outcome.world.pods().values().filter(|pod| pod.alive);

@@ -86,6 +86,9 @@ pub enum Source {
 
 impl Source {
     /// Reads the traffic of the last `window` seconds; a standalone control plane chooses the window.
+    ///
+    /// # Errors
+    /// The replicas cannot be listed, none is running, or the file of a standalone control plane cannot be read.
     pub async fn read(&self, window: u64) -> Result<Graph> {
         let path = format!("{}?window={window}", Endpoint::Edges.path());
         let replicas: Vec<Replica<EdgesReport>> = self.ask(&path, "edges.json").await?;
@@ -93,6 +96,9 @@ impl Source {
     }
 
     /// Asks all replicas for the JSON at a path; reads the file of a standalone control plane instead.
+    ///
+    /// # Errors
+    /// The replicas cannot be listed, none is running, or the file cannot be read or is not of this form.
     pub async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,

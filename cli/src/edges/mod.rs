@@ -35,6 +35,9 @@ const HEAD: [&str; 11] = [
 ];
 
 /// Runs the command.
+///
+/// # Errors
+/// A replica could not be asked; while watching only if none could.
 pub async fn run(args: &EdgesArgs) -> Result<()> {
     live::run(&args.live, &|graph| live::Page {
         table: table(graph),

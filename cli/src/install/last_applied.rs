@@ -14,6 +14,9 @@ const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const FIELD_MANAGER: &str = "kubectl-last-applied";
 
 /// Writes the annotation to an object that was applied, unless its content is the same already.
+///
+/// # Errors
+/// The object has no name or cannot be written as JSON, or the API server does not answer, or refuses the annotation.
 pub(super) async fn keep(
     api: &Api<DynamicObject>,
     applied: &DynamicObject,

@@ -65,6 +65,10 @@ struct Report<'a> {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The argument is not the name of a namespace, or the namespace has no pod with a sidecar; the API server does not answer, or the Mesh is
+/// not there or changes again and again; or a sidecar has not acknowledged the change in time.
 pub async fn run(args: &BypassArgs) -> Result<()> {
     let namespace = &*args.namespace;
     ensure!(

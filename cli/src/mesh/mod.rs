@@ -30,6 +30,9 @@ pub enum MeshCommand {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The bypass cannot be written, or not every sidecar acknowledges it in time.
 pub async fn run(command: &MeshCommand) -> Result<()> {
     let MeshCommand::Bypass(args) = command;
     bypass::run(args).await

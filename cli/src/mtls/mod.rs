@@ -85,6 +85,10 @@ pub struct MtlsPlanArgs {
 }
 
 /// Runs a command; returns whether Strict refuses callers or is refused, or nothing is known about them.
+///
+/// # Errors
+/// The objects or the file of flows cannot be read, a replica could not be asked, the namespace has no pods, or a written change is not in
+/// force in time.
 pub async fn run(command: &MtlsCommand) -> Result<bool> {
     let args = match command {
         MtlsCommand::Plan(args) => args,

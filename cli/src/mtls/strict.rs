@@ -114,6 +114,10 @@ struct Planned {
 }
 
 /// Runs the command; returns whether the flip is refused.
+///
+/// # Errors
+/// The target is not a namespace or has no sidecar, the objects or flows cannot be read, the flip would not be in force, the API server
+/// refuses the write, or not every sidecar acknowledges it in time.
 pub async fn run(args: &MtlsStrictArgs) -> Result<bool> {
     let target = Target::of(args.namespace.as_deref())?;
     let planned = judged(args, &target).await?;

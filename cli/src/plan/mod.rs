@@ -53,6 +53,9 @@ pub struct PlanArgs {
 }
 
 /// Runs the command; returns whether something gets worse.
+///
+/// # Errors
+/// The objects, the change or the file of flows cannot be read, or an object to delete is not there.
 pub async fn run(args: &PlanArgs) -> Result<bool> {
     let before = Objects::from(&args.before, &args.cluster).await?;
     let change = Objects::from_paths(&args.paths)?;

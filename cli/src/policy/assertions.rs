@@ -247,6 +247,9 @@ fn check(test: &Test) -> Result<()> {
 }
 
 /// Reads `namespace/name`.
+///
+/// # Errors
+/// The text is not `NAMESPACE/NAME`; the error names the field.
 pub fn name(field: &str, text: &str) -> Result<NamespacedName> {
     let parts = text.split_once('/');
     let parts = parts.filter(|(namespace, name)| {
@@ -273,6 +276,9 @@ impl From {
     }
 
     /// The full ids of the identities.
+    ///
+    /// # Errors
+    /// An identity is neither a SPIFFE id nor `NAMESPACE/NAME`.
     pub fn identities(&self, trust_domain: &str) -> Result<Vec<SpiffeId>> {
         let full = |text: &String| match SpiffeId::parse(text) {
             Some(id) => Ok(id),
@@ -295,6 +301,9 @@ impl From {
 
 impl To {
     /// The ports.
+    ///
+    /// # Errors
+    /// A number is 0, which is not a port.
     pub fn ports(&self) -> Result<Vec<Port>> {
         let port = |number: &u16| {
             let port = Port::try_from(i32::from(*number)).ok();

@@ -48,6 +48,9 @@ pub enum PolicyCommand {
 }
 
 /// Runs the command; returns whether something is not as it should be.
+///
+/// # Errors
+/// Files, objects or flows cannot be read, an assertion is not one or names things that do not exist, or the namespace has no pods.
 pub async fn run(command: &PolicyCommand) -> Result<bool> {
     match command {
         PolicyCommand::Test(args) => test::run(args).await,

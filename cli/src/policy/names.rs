@@ -80,6 +80,9 @@ fn known(mesh: &Mesh<'_>, field: &str, from: &From) -> Result<()> {
 }
 
 /// The listed workloads that have an identity.
+///
+/// # Errors
+/// A workload is not `NAMESPACE/NAME`.
 pub fn listed(
     mesh: &Mesh<'_>,
     from: &From,

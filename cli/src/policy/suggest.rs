@@ -90,6 +90,9 @@ struct Seen {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The objects, flows or requests cannot be read, the namespace has no pods, or the file of flows is of a version without callers.
 pub async fn run(args: &SuggestArgs) -> Result<()> {
     let objects = Objects::from(&args.objects, &args.cluster).await?.compile();
     let flows = Flows::from(args.edges.as_deref(), &args.cluster).await?;

@@ -72,6 +72,9 @@ struct Document<'a> {
 }
 
 /// Runs the command; returns whether an assertion does not hold.
+///
+/// # Errors
+/// Assertions or objects cannot be read, or an assertion names a caller, port or destination that does not exist.
 pub async fn run(args: &TestArgs) -> Result<bool> {
     let tests = assertions::read(&args.paths)?;
     let outcome = Objects::from(&args.objects, &args.cluster).await?.compile();

@@ -70,6 +70,10 @@ enum Output {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The replicas or the file of a standalone control plane cannot be read, a replica could not be asked, a sidecar is not as it should be,
+/// or none has the name.
 pub async fn run(command: &ProxyCommand) -> Result<()> {
     let ProxyCommand::Status(args) = command;
     let replicas = match &args.runtime_dir {
@@ -107,6 +111,9 @@ impl StatusArgs {
 }
 
 /// The sidecars of a cluster, or of a standalone control plane.
+///
+/// # Errors
+/// The replicas cannot be listed, none is running, or the file of a standalone control plane cannot be read.
 pub async fn report(source: &Source) -> Result<MeshReport> {
     let replicas = match source {
         Source::Standalone(folder) => vec![standalone(folder)?],
@@ -121,6 +128,9 @@ pub fn table(report: &MeshReport) -> String {
 }
 
 /// Asks all replicas. Returns the sidecars, and whether every replica answered.
+///
+/// # Errors
+/// The replicas cannot be listed, or none is running.
 pub async fn states(cluster: &ClusterArgs) -> Result<(Vec<ProxyState>, bool)> {
     let report = merge::merge(replicas::ask_all(cluster, PROXIES).await?);
     let complete = report.is_complete();

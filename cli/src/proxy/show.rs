@@ -120,6 +120,9 @@ fn detail(report: &MeshReport, placed: &Placed, now: u64) -> String {
 }
 
 /// For programs: the sidecars as the replicas describe them, each with its replica, and whether that is all.
+///
+/// # Errors
+/// The state of a sidecar cannot be written as JSON.
 pub fn json(report: &MeshReport) -> Result<Value> {
     let replicas: Vec<Value> = report
         .replicas

@@ -27,6 +27,9 @@ pub(super) struct Trust(TlsConnector);
 
 impl Trust {
     /// From the roots in PEM.
+    ///
+    /// # Errors
+    /// The text is not PEM, or a root in it is not a certificate.
     pub(super) fn new(pem: &[u8]) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(pem) {
@@ -46,6 +49,9 @@ impl Trust {
     }
 
     /// Begins TLS with a replica.
+    ///
+    /// # Errors
+    /// The replica has no certificate of the mesh's root, or the connection ends during the handshake.
     pub(super) async fn connect<S>(&self, stream: S) -> Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -57,6 +63,9 @@ impl Trust {
 }
 
 /// The body of the answer, if it is a good one.
+///
+/// # Errors
+/// The replica has no certificate of the root, its answer is missing, ends early or is too large, or it refuses the request.
 pub(super) async fn get<S>(stream: S, trust: &Trust, token: &Token, path: &str) -> Result<Bytes>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -67,6 +67,9 @@ pub fn unasked(replicas: &[Asked]) -> Vec<String> {
 }
 
 /// Asks all replicas at once for the JSON at a path. One that fails is part of the answer.
+///
+/// # Errors
+/// The replicas cannot be listed, none is running, or the root or a token for the caller cannot be had.
 pub async fn ask_all<T: DeserializeOwned>(
     args: &ClusterArgs,
     path: &str,
@@ -86,6 +89,9 @@ pub async fn ask_all<T: DeserializeOwned>(
 }
 
 /// Asks all replicas at once for the bytes at a path. One that fails is part of the answer.
+///
+/// # Errors
+/// The replicas cannot be listed, none is running, or the root or a token for the caller cannot be had.
 pub async fn read_all(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<Bytes>>> {
     let way = Way::of(args, READER).await?;
     let running = way.running().await?;
@@ -145,6 +151,9 @@ pub struct Way {
 
 impl Way {
     /// The way for a caller; one without a token in the kubeconfig asks as a service account of the mesh.
+    ///
+    /// # Errors
+    /// The kubeconfig is not usable, the webhook has no root yet, or the API server gives no token.
     pub async fn of(args: &ClusterArgs, account: &str) -> Result<Self> {
         let config = args.config().await?;
         let client = cluster::client_of(config.clone())?;
@@ -156,6 +165,9 @@ impl Way {
     }
 
     /// The running replicas, and whether each is ready.
+    ///
+    /// # Errors
+    /// The API server does not answer, or refuses the list of pods.
     pub async fn running(&self) -> Result<Vec<(String, bool)>> {
         let params = ListParams::default().labels(REPLICAS);
         let all = self.pods.list(&params);
@@ -165,6 +177,9 @@ impl Way {
     }
 
     /// A connection to a replica, for questions one after the other.
+    ///
+    /// # Errors
+    /// The API server refuses the port-forward, the replica has no certificate of the root, or there is no connection in time.
     pub async fn session(&self, pod: &str) -> Result<Session> {
         let connecting = async {
             let (forwarder, stream) = self.forward(pod).await?;

@@ -40,6 +40,10 @@ pub struct Session {
 }
 
 impl Session {
+    /// Begins HTTP/1.1 on a stream.
+    ///
+    /// # Errors
+    /// The connection ends before it can be used.
     pub(super) async fn new<S>(
         stream: S,
         token: Option<Token>,
@@ -63,6 +67,9 @@ impl Session {
     }
 
     /// Connects to a socket of a standalone control plane.
+    ///
+    /// # Errors
+    /// The socket is not there, or nothing listens on it.
     pub async fn local(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).await;
         let stream = stream.with_context(|| format!("cannot connect to {}", socket.display()))?;
@@ -70,6 +77,9 @@ impl Session {
     }
 
     /// Posts JSON to a path, and returns the answer.
+    ///
+    /// # Errors
+    /// The replica answers with another status than 200, or the connection ended, is too slow, or its answer is too large.
     pub async fn post(&mut self, path: &str, body: Bytes) -> Result<Bytes, Failure> {
         let exchange = self.exchange(path, body);
         let answer = tokio::time::timeout(TIMEOUT, exchange).await;

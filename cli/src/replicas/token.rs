@@ -38,6 +38,9 @@ impl fmt::Debug for Token {
 }
 
 /// The caller's own token; a caller without one, as with a client certificate, asks for one of an account that may do no more.
+///
+/// # Errors
+/// The kubeconfig's credentials are not usable, or the API server grants no token of the account.
 pub(super) async fn of_caller(config: &Config, client: &Client, account: &str) -> Result<Token> {
     match own(config).await? {
         Some(token) => Ok(token),

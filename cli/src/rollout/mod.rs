@@ -67,6 +67,9 @@ pub struct ReceiptArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The argument does not name a workload, the kubeconfig is not usable, or a replica could not be asked.
 pub async fn run(command: &RolloutCommand) -> Result<()> {
     let RolloutCommand::Receipt(args) = command;
     let workload = args.workload.as_deref().map(name_of).transpose()?;
@@ -87,6 +90,9 @@ pub async fn run(command: &RolloutCommand) -> Result<()> {
 }
 
 /// The name in `KIND/NAME`.
+///
+/// # Errors
+/// The kind is not one of a workload, or the name is empty or has a `/`.
 pub fn name_of(workload: &str) -> Result<&str> {
     let Some((kind, name)) = workload.split_once('/') else {
         return Ok(workload);

@@ -88,6 +88,9 @@ impl<'a> Seen<'a> {
     }
 
     /// Takes the news of a replica. Returns whether the tap goes on.
+    ///
+    /// # Errors
+    /// The replica refuses the tap, or a row cannot be written as JSON or YAML.
     pub(super) fn take(&mut self, replica: String, news: News) -> Result<bool> {
         if self.gone.contains(&replica) {
             return match news {

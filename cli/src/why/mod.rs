@@ -48,6 +48,9 @@ pub struct WhyArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// An argument is not a workload, method, URL or header; the objects cannot be read; or the caller or the destination is not known.
 pub async fn run(args: &WhyArgs) -> Result<()> {
     let call = call(args)?;
     let objects = Objects::from(&args.paths, &args.cluster).await?;

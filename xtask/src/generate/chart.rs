@@ -121,6 +121,9 @@ fn resources() -> Value {
 }
 
 /// The files of the chart. `generated` are the manifests of this run.
+///
+/// # Errors
+/// A manifest cannot be read, is not YAML, lacks a field that the chart sets, or has the file name of another one.
 pub fn files(repo: &Repo, generated: &Files) -> Result<Files> {
     let read = |name: &str| match generated.get(name) {
         Some(text) => Ok(text.clone()),

@@ -8,6 +8,10 @@ use super::{
     yaml::{HEADER, to_yaml},
 };
 
+/// Renders the definitions and their kustomization.
+///
+/// # Errors
+/// A definition cannot be written as YAML.
 pub fn files() -> Result<Files> {
     let mut files = Files::new();
     let mut list = format!(

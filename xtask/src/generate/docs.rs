@@ -16,6 +16,10 @@ A field without a default may be left out unless it says *required*; what its ab
 `[]` is an item of a list, `.*` a value of a map. A field that is not listed here is refused.
 ";
 
+/// Renders the page.
+///
+/// # Errors
+/// A definition has no version, no schema, no `spec` or no `status`.
 pub fn files() -> Result<Files> {
     let mut text = INTRODUCTION.replace("{{API_VERSION}}", API_VERSION);
     for kind in Kind::ALL {

@@ -42,6 +42,10 @@ const ROOTS: &[&str] = &[
 
 static DESCRIPTORS: &[u8] = heddle_envoy_descriptors::envoy_descriptors!();
 
+/// Renders the module.
+///
+/// # Errors
+/// The descriptors of envoy-types cannot be decoded, or have a message that cannot be generated.
 pub fn files() -> Result<Files> {
     let descriptors =
         FileDescriptorSet::decode(DESCRIPTORS).context("the descriptors of envoy-types")?;

@@ -40,6 +40,9 @@ fn generated(repo: &Repo) -> Result<Files> {
 }
 
 /// Writes every generated file that is not yet as it should be, and deletes those that nothing generates any more.
+///
+/// # Errors
+/// A source of a generated file cannot be read or is not as expected, or a file cannot be written or deleted.
 pub fn write(repo: &Repo) -> Result<()> {
     let files = generated(repo)?;
     write_files(repo, &files)?;
@@ -51,6 +54,9 @@ pub fn write(repo: &Repo) -> Result<()> {
 }
 
 /// Writes the module lists of the folders that have one file per kind.
+///
+/// # Errors
+/// A folder of kinds cannot be read, or its list cannot be written.
 pub fn write_modules(repo: &Repo) -> Result<()> {
     write_files(repo, &modules::files(repo)?)
 }
@@ -66,6 +72,9 @@ fn write_files(repo: &Repo, files: &Files) -> Result<()> {
 }
 
 /// Fails if any generated file is not as it should be.
+///
+/// # Errors
+/// A generated file is missing, stale or different, or cannot be computed.
 pub fn check(repo: &Repo) -> Result<()> {
     let files = generated(repo)?;
     let differs = |(name, text): (&String, &String)| {

@@ -31,6 +31,9 @@ const FOLDERS: [Folder; 2] = [
 ];
 
 /// Returns the list of each folder, from the files that it has.
+///
+/// # Errors
+/// A folder cannot be read.
 pub fn files(repo: &Repo) -> Result<Files> {
     FOLDERS
         .iter()

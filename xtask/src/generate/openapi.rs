@@ -28,6 +28,10 @@ struct Described {
     parameters: Value,
 }
 
+/// Renders the document.
+///
+/// # Errors
+/// A schema cannot be written as JSON.
 pub fn files() -> Result<Files> {
     let mut text = serde_json::to_string_pretty(&document())?;
     text.push('\n');

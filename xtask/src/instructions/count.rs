@@ -50,6 +50,9 @@ struct Case {
 }
 
 /// Instructions of a turn of every case that is chosen.
+///
+/// # Errors
+/// Valgrind is not installed, the benchmarks cannot be built, or one fails or prints no count.
 pub fn all(repo: &Repo, chosen: impl Fn(&str) -> bool) -> Result<Counts> {
     // Said before the build, which takes longer.
     installed()?;

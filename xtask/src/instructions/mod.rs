@@ -33,6 +33,9 @@ pub enum Purpose {
 }
 
 /// Counts the cases, or those with `filter` in their names.
+///
+/// # Errors
+/// The cases cannot be counted, the file of counts cannot be read or written, or, for a check, a count is out of bounds.
 pub fn run(repo: &Repo, purpose: Purpose, filter: Option<&str>) -> Result<()> {
     let committed = committed(repo)?;
     let chosen = |name: &str| filter.is_none_or(|filter| name.contains(filter));

@@ -20,6 +20,9 @@ pub fn benchmarks(printed: &str, name: &str) -> Vec<PathBuf> {
 }
 
 /// The cases that a benchmark lists, each with its number of turns.
+///
+/// # Errors
+/// A line is not a name and a number of turns above 0.
 pub fn cases(printed: &str) -> Result<Vec<(String, u64)>> {
     let case = |line: &str| {
         let (name, turns) = line.split_once(' ')?;

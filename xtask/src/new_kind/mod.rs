@@ -119,6 +119,10 @@ fn plural(noun: &str) -> String {
 }
 
 /// Writes the files of a kind and its rows. Nothing is written if the name is not usable.
+///
+/// # Errors
+/// The name is not in upper camel case, is too long or a word of Rust, or belongs to a kind or file that exists; a list of kinds cannot be
+/// found; or a file cannot be written.
 pub fn run(repo: &Repo, kind: &str) -> Result<()> {
     let name = Name::parse(kind)?;
     let mut texts = Vec::new();

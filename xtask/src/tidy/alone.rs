@@ -6,7 +6,11 @@ use serde_json::Value;
 
 use crate::repo::{Repo, tree_alone};
 
-/// `packages` are those of the workspace, as `cargo metadata` has them.
+/// Returns a finding for each package that builds k8s-openapi without a version. `packages` are those of the workspace, as `cargo metadata`
+/// has them.
+///
+/// # Errors
+/// Cargo does not resolve a package, or a package has no name.
 pub fn check(repo: &Repo, packages: &[Value]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in packages {

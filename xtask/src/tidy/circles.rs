@@ -28,6 +28,10 @@ type Modules = BTreeMap<ModulePath, Module>;
 /// Within a folder, from each module to the modules that it uses, with a file that does.
 type Edges = BTreeMap<String, BTreeMap<String, PathBuf>>;
 
+/// Returns a finding for each circle.
+///
+/// # Errors
+/// The files cannot be listed, or one cannot be read.
 pub fn check(repo: &Repo) -> Result<Vec<String>> {
     let mut crates: BTreeMap<PathBuf, Modules> = BTreeMap::new();
     for file in repo.files()? {

@@ -95,7 +95,10 @@ struct Member {
     foreign: BTreeSet<String>,
 }
 
-/// `packages` are those of the workspace, as `cargo metadata` has them.
+/// Returns a finding for each difference. `packages` are those of the workspace, as `cargo metadata` has them.
+///
+/// # Errors
+/// ARCHITECTURE.md or a source cannot be read, or cargo does not resolve a package.
 pub fn check(repo: &Repo, packages: &[Value]) -> Result<Vec<String>> {
     let text =
         fs::read_to_string(repo.path("ARCHITECTURE.md")).context("cannot read ARCHITECTURE.md")?;

@@ -8,6 +8,9 @@ use super::source;
 use crate::repo::Repo;
 
 /// Returns a finding for each string of Rust source with the wrong form.
+///
+/// # Errors
+/// The files cannot be listed, or one cannot be read.
 pub fn check(repo: &Repo) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in repo.files()?.into_iter().filter(|f| source::is_rust(f)) {

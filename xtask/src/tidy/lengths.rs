@@ -20,6 +20,10 @@ pub struct Lengths {
     pub summary: String,
 }
 
+/// Measures all Rust files. Returns a finding for each file and function that is too long.
+///
+/// # Errors
+/// The files cannot be listed, or one cannot be read.
 pub fn check(repo: &Repo) -> Result<Lengths> {
     let (mut findings, mut files, mut functions) = (Vec::new(), Vec::new(), Vec::new());
     for file in repo.files()?.iter().filter(|file| source::is_rust(file)) {

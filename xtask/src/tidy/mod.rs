@@ -17,6 +17,9 @@ use crate::repo::{Repo, packages};
 
 /// Prints every finding; fails if there is one: crate borders, features, imports, paths, the form of messages, lengths, and figures of plain
 /// words that rose. `lower` writes figures of plain words that fell.
+///
+/// # Errors
+/// There is a finding, the files or packages cannot be listed, or one of them cannot be read.
 pub fn run(repo: &Repo, lower: bool) -> Result<()> {
     let packages = packages(repo)?;
     let mut wrong = crates::check(repo, &packages)?;

@@ -14,6 +14,10 @@ const BEGINNINGS: &[(&str, &str)] = &[
     ("/Users", "/"),
 ];
 
+/// Returns a finding for each line with such a path.
+///
+/// # Errors
+/// Git cannot list the files.
 pub fn check(repo: &Repo) -> Result<Vec<String>> {
     let mut forbidden: Vec<String> = BEGINNINGS.iter().map(|(a, b)| format!("{a}{b}")).collect();
     forbidden.push(repo.root().to_string_lossy().into_owned());

@@ -51,6 +51,9 @@ struct Place {
 }
 
 /// Compares the figures with the committed ones. If none rose and `lower` is set, writes them.
+///
+/// # Errors
+/// The files cannot be listed, or one of them or of the figures cannot be read or written.
 pub fn check(repo: &Repo, lower: bool) -> Result<Words> {
     let found = Found::read(repo)?;
     let mut now = Figures {
