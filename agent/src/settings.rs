@@ -56,9 +56,9 @@ impl LogFormat {
 pub struct Settings {
     /// The control plane's host: a DNS name or an address.
     pub control_plane: String,
-    /// Where ADS is served.
+    /// The TCP port of the control plane that serves ADS.
     pub ads_port: u16,
-    /// Where certificates are issued.
+    /// The TCP port of the control plane that issues certificates.
     pub ca_port: u16,
     /// The roots to trust until the control plane names newer ones, in PEM.
     pub trust_bundle: String,
@@ -76,15 +76,15 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// Where readiness is answered.
     pub ready: Vec<SocketAddr>,
-    /// Envoy's worker threads.
+    /// The number of Envoy's worker threads.
     pub concurrency: u32,
     /// Envoy's log level, by Envoy's name.
     pub log_level: String,
     /// How lines are logged, Envoy's too.
     pub log_format: LogFormat,
-    /// How long connections get to end.
+    /// The time that connections get to end, in whole seconds.
     pub drain: Duration,
-    /// The time that the pod has to end.
+    /// The time that the pod has to end, in whole seconds.
     pub grace: Duration,
 }
 

@@ -23,7 +23,7 @@ pub struct Receipts {
     pub receipts: Vec<PodReceipt>,
 }
 
-/// The end of one pod. Fields with `Ms` are milliseconds since 1970.
+/// The end of one pod.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodReceipt {
@@ -35,29 +35,29 @@ pub struct PodReceipt {
     pub pod: String,
     /// Its uid, which distinguishes pods of one name.
     pub uid: Option<String>,
-    /// The first replica learned that the pod is being deleted.
+    /// When the first replica learned that the pod is being deleted, in UTC.
     pub terminating: String,
-    /// The same.
+    /// The same, in milliseconds since 1970.
     pub terminating_ms: u64,
-    /// The services that have the pod.
+    /// The number of services that have the pod.
     pub services: u32,
-    /// No configuration of any replica had the pod any more.
+    /// Since when no configuration of any replica has the pod, in milliseconds since 1970.
     pub withdrawn_ms: Option<u64>,
-    /// Callers that had, or could have had, the pod.
+    /// The number of callers that had, or could have had, the pod.
     pub callers: u32,
-    /// Those that acknowledged the removal.
+    /// The number of callers that acknowledged the removal.
     pub acknowledged: u32,
     /// Some of those that have not.
     pub missing: Vec<String>,
-    /// The last of them acknowledged.
+    /// When the last of them acknowledged, in milliseconds since 1970.
     pub acknowledged_ms: Option<u64>,
-    /// The last request or connection from a caller began.
+    /// When the last request or connection from a caller began, in milliseconds since 1970.
     pub last_request_ms: Option<u64>,
-    /// The kubelet was told that it may signal the application.
+    /// When the hook was answered and the kubelet may signal the application, in milliseconds since 1970.
     pub sigterm_ms: Option<u64>,
     /// Why.
     pub reason: Option<ReleaseReason>,
-    /// The containers of the application had ended.
+    /// When the containers of the application had ended, in milliseconds since 1970.
     pub ended_ms: Option<u64>,
     /// Whether the application was signalled after every caller had acknowledged, and no request began later. `None`: no
     /// agent has reported.

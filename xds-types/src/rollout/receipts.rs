@@ -18,7 +18,7 @@ pub struct ReceiptsReport {
     pub covered_seconds: u64,
     /// The pods, the oldest first.
     pub receipts: Vec<Receipt>,
-    /// Receipts that made room for others, since the start of the replica.
+    /// The number of receipts that made room for others, since the start of the replica.
     pub evicted: u64,
 }
 
@@ -36,37 +36,37 @@ pub struct Receipt {
     /// Its uid: of several ends under one name, this one. `None`: the replica does not know it, as without Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// The replica learned that the pod is being deleted.
+    /// When the replica learned that the pod is being deleted, in milliseconds since 1970.
     pub terminating_at: u64,
-    /// The services that have the pod.
+    /// The number of services that have the pod.
     pub services: u32,
-    /// No configuration of this replica had the pod any more.
+    /// Since when no configuration of this replica has the pod, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn_at: Option<u64>,
-    /// Callers with a stream to this replica that had, or could have had, the pod.
+    /// The number of callers with a stream to this replica that had, or could have had, the pod.
     pub callers: u32,
-    /// Those that acknowledged the removal.
+    /// The number of callers that acknowledged the removal.
     pub acknowledged: u32,
     /// Some of those that have not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// The last of them acknowledged.
+    /// When the last of them acknowledged, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged_at: Option<u64>,
-    /// The kubelet called the hook of the pod. This and the next ones come from the pod's agent, by the replica that it
-    /// asked; `None`: not reported to this replica.
+    /// When the kubelet called the hook of the pod, in milliseconds since 1970. This and the next times come from the pod's
+    /// agent, by the replica that it asked; `None`: not reported to this replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<u64>,
-    /// The last request or connection from a caller began.
+    /// When the last request or connection from a caller began, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_request_at: Option<u64>,
-    /// The hook was answered: the kubelet sends SIGTERM.
+    /// When the hook was answered and the kubelet sends SIGTERM, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<u64>,
     /// Why the hook was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<ReleaseReason>,
-    /// The containers of the application had ended.
+    /// When the containers of the application had ended, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<u64>,
 }

@@ -66,19 +66,19 @@ pub struct WithdrawalReport {
     /// Whether the pod is being deleted.
     #[prost(bool, tag = "1")]
     pub terminating: bool,
-    /// The services that have the pod.
+    /// The number of services that have the pod.
     #[prost(uint32, tag = "2")]
     pub services: u32,
     /// Milliseconds since no configuration has the pod any more.
     #[prost(uint64, optional, tag = "3")]
     pub withdrawn_ago_ms: Option<u64>,
-    /// The callers with a stream that had, or could have had, the pod.
+    /// The number of callers with a stream that had, or could have had, the pod.
     #[prost(uint32, tag = "4")]
     pub total: u32,
-    /// Those that have acknowledged the removal.
+    /// The number of callers that have acknowledged the removal.
     #[prost(uint32, tag = "5")]
     pub acknowledged: u32,
-    /// The callers that have no stream to any replica.
+    /// The number of callers that have no stream to any replica.
     #[prost(uint32, tag = "6")]
     pub away: u32,
     /// Whether every replica has reported that all its callers have acknowledged.

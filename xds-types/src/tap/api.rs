@@ -27,7 +27,7 @@ pub struct TapFilter {
     /// A status, such as `503`, or a class of them, such as `5xx`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The shortest duration.
+    /// The shortest duration, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_duration_ms: Option<u64>,
 }
@@ -53,9 +53,9 @@ pub struct TapRequest {
     /// Whether paths have their query.
     #[serde(default)]
     pub query: bool,
-    /// The rows of a second of each sidecar, at most.
+    /// The rows per second of each sidecar, at most.
     pub per_second: u32,
-    /// The time after which the tap ends in any case.
+    /// The time after which the tap ends in any case, in seconds.
     pub seconds: u64,
     /// Ends the tap now.
     #[serde(default)]
@@ -92,16 +92,16 @@ pub struct TapAnswer {
     pub version: u32,
     /// The rows.
     pub rows: Vec<TapLine>,
-    /// The sidecars with a stream to this replica that the tap covers.
+    /// The number of sidecars with a stream to this replica that the tap covers.
     pub sidecars: usize,
     /// Sidecars among them that cannot be tapped, for their bootstrap is older: the first of them, `namespace/pod`.
     pub too_old: Vec<String>,
-    /// The number of those.
+    /// The number of sidecars that cannot be tapped.
     pub too_old_count: usize,
-    /// Requests that matched and were more than a sidecar may report, since the tap began.
+    /// The number of requests that matched and were more than a sidecar may report, since the tap began.
     pub left_out: u64,
-    /// Requests that were lost on the way, since the tap began.
+    /// The number of requests that were lost on the way, since the tap began.
     pub lost: u64,
-    /// The time that is left.
+    /// The time that is left, in seconds.
     pub seconds_left: u64,
 }

@@ -63,13 +63,13 @@ pub struct TapOrder {
     /// The beginning of the path; empty: all.
     #[prost(string, tag = "5")]
     pub path_prefix: String,
-    /// The lowest status; 0 with [`TapOrder::status_to`] 0: all.
+    /// The lowest HTTP status; 0 with [`TapOrder::status_to`] 0: all.
     #[prost(uint32, tag = "6")]
     pub status_from: u32,
-    /// The highest status.
+    /// The highest HTTP status.
     #[prost(uint32, tag = "7")]
     pub status_to: u32,
-    /// The shortest duration.
+    /// The shortest duration, in milliseconds.
     #[prost(uint64, tag = "8")]
     pub min_duration_ms: u64,
     /// The headers to send, in lower case.
@@ -78,10 +78,10 @@ pub struct TapOrder {
     /// Whether paths have their query.
     #[prost(bool, tag = "10")]
     pub query: bool,
-    /// The rows of a second, at most.
+    /// The rows per second, at most.
     #[prost(uint32, tag = "11")]
     pub per_second: u32,
-    /// The order ends by itself after this time.
+    /// The time after which the order ends by itself, in milliseconds.
     #[prost(uint64, tag = "12")]
     pub remaining_ms: u64,
 }
@@ -146,7 +146,7 @@ pub struct TappedRequest {
     /// The path as it was sent on, without the query unless asked for.
     #[prost(string, tag = "11")]
     pub path: String,
-    /// The status; 0: no answer.
+    /// The HTTP status; 0: no answer.
     #[prost(uint32, tag = "12")]
     pub status: u32,
     /// The status of gRPC.
@@ -165,13 +165,13 @@ pub struct TappedRequest {
     /// The rule that took the request.
     #[prost(string, tag = "17")]
     pub route: String,
-    /// The duration.
+    /// The duration, in microseconds.
     #[prost(uint64, tag = "18")]
     pub duration_us: u64,
-    /// The bytes of the body of the request.
+    /// The size of the body of the request, in bytes.
     #[prost(uint64, tag = "19")]
     pub received_bytes: u64,
-    /// The bytes of the body of the response.
+    /// The size of the body of the response, in bytes.
     #[prost(uint64, tag = "20")]
     pub sent_bytes: u64,
     /// Whether the connection between the sidecars was mutual TLS.
@@ -200,7 +200,7 @@ pub struct LeftOut {
     /// The number of the tap.
     #[prost(uint64, tag = "1")]
     pub tap: u64,
-    /// The requests.
+    /// The number of requests.
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }
@@ -217,7 +217,7 @@ pub struct TapReport {
     /// Requests that matched and were too many.
     #[prost(message, repeated, tag = "3")]
     pub left_out: Vec<LeftOut>,
-    /// Requests that the agent could not look at.
+    /// The number of requests that the agent could not look at.
     #[prost(uint64, tag = "4")]
     pub lost: u64,
 }
