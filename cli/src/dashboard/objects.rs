@@ -169,7 +169,7 @@ impl Reader {
     /// Reads the traffic of the last seconds.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the replicas cannot be listed, none is running, or the file of a standalone control plane cannot be read.
     pub async fn traffic(&self, window: u64) -> Result<Graph> {
         let mut graph = self.source.read(window).await?;
         // The page takes them from the descriptions.
@@ -180,7 +180,7 @@ impl Reader {
     /// Decides about the callers of the last seconds.
     ///
     /// # Errors
-    /// When traffic or objects cannot be read.
+    /// When the replicas, the API server or a file cannot be read.
     pub async fn access(&self, window: u64) -> Result<Access> {
         let graph = self.source.read(window).await?;
         Ok(access::of(&graph, &self.compile().await?.outcome))
@@ -189,7 +189,7 @@ impl Reader {
     /// Describes a workload, service or policy.
     ///
     /// # Errors
-    /// When it is not known, or the objects cannot be read.
+    /// When the mesh has no such thing, or the replicas, the API server or a file cannot be read.
     pub async fn describe(&self, subject: &str, name: &str) -> Result<Value> {
         let compile = self.compile().await?;
         let graph = self.source.read(DESCRIBED).await?;
@@ -205,7 +205,7 @@ impl Reader {
     /// Describes the rules of services for which objects decide.
     ///
     /// # Errors
-    /// When the objects cannot be read.
+    /// When the API server or a file cannot be read.
     pub async fn routes(&self) -> Result<Vec<Value>> {
         routes::of(&self.compile().await?.look())
     }

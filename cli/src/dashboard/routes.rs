@@ -9,7 +9,7 @@ use crate::describe::{self, look::Look};
 /// Describes the rules of each service for which an object decides, sorted by name.
 ///
 /// # Errors
-/// A description fails.
+/// A service is not in the objects.
 pub fn of(look: &Look) -> Result<Vec<Value>> {
     let services = look.outcome.world.services().keys();
     let ruled = services.filter(|name| is_ruled(look, name));

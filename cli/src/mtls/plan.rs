@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
 /// Returns the objects with the mode Strict for the whole mesh.
 ///
 /// # Errors
-/// The objects cannot be changed.
+/// Never: only the deletion of a missing object fails, and nothing is deleted.
 pub fn strict_mesh(before: &Objects) -> Result<Objects> {
     let name = ObjectRef::cluster(ObjectKind::Mesh, heddle_crds::MESH_NAME);
     let mut declared = before.all().iter().filter_map(|object| match object {

@@ -101,7 +101,7 @@ impl Target {
     /// The objects after the flip.
     ///
     /// # Errors
-    /// The objects cannot be changed.
+    /// Never: only the deletion of a missing object fails, and nothing is deleted.
     pub fn after(&self, before: &Objects) -> Result<Objects> {
         match self {
             Self::Namespace(_) => Ok(change::apply(before, &Objects::one(self.object()), &[])?.0),
