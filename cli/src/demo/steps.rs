@@ -108,7 +108,7 @@ async fn split(term: &mut Term, mesh: &Mesh<'_>, load: &Load) -> Result<()> {
             status.proxies(),
             took.as_millis()
         ));
-        let tally = load.next(REQUESTS, PHASE_TIMEOUT).await?;
+        let tally = load.next(REQUESTS, PHASE_TIMEOUT).await;
         let share = share(&tally, "v1");
         let text = format!(
             "v1 {share:.1} %, v2 {:.1} % of {} requests",

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
 use heddle_xds_types::ProxyState;
 use serde::Serialize;
 
@@ -55,12 +54,9 @@ pub struct Pending {
     pub reason: String,
 }
 
-/// Waits for all sidecars that a state is about. Shows the progress.
-pub async fn wait(
-    cluster: &ClusterArgs,
-    awaited: Awaited<'_>,
-    longest: Duration,
-) -> Result<Acknowledged> {
+/// Waits for all sidecars that a state is about. Shows the progress. While the API server or the replicas do not answer, the control plane is
+/// pending.
+pub async fn wait(cluster: &ClusterArgs, awaited: Awaited<'_>, longest: Duration) -> Acknowledged {
     let (source, until) = (Source::Cluster(cluster.clone()), Instant::now() + longest);
     let (mut shown, mut good) = (None, 0);
     loop {
@@ -82,7 +78,7 @@ pub async fn wait(
         }
         good = if look.pending.is_empty() { good + 1 } else { 0 };
         if good >= LOOKS || Instant::now() + POLL >= until {
-            return Ok(look);
+            return look;
         }
         tokio::time::sleep(POLL).await;
     }

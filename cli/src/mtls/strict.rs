@@ -221,10 +221,8 @@ async fn look(args: &MtlsStrictArgs, plans: &[Report]) -> Vec<String> {
 
 /// Waits for all sidecars. Servers accept plain text until every client has acknowledged the configuration that it has now.
 async fn unsettled(args: &MtlsStrictArgs, longest: Duration) -> Option<String> {
-    match wait(&args.cluster, Awaited::Settled, longest).await {
-        Ok(look) => guard::unsettled(&look.pending),
-        Err(error) => Some(cluster::explain(&error)),
-    }
+    let look = wait(&args.cluster, Awaited::Settled, longest).await;
+    guard::unsettled(&look.pending)
 }
 
 /// Writes the object, and waits until it is in force.

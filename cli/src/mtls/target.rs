@@ -212,7 +212,7 @@ impl Target {
         };
         if *self == Self::Mesh {
             let look = wait(args, Awaited::Mesh { generation }, longest).await;
-            return look.map_or_else(|error| pending(cluster::explain(&error)), |of| of.pending);
+            return look.pending;
         }
         let until = Instant::now() + longest;
         loop {
