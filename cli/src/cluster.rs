@@ -42,7 +42,7 @@ impl ClusterArgs {
                 let kubeconfig = Kubeconfig::read().context("cannot read the kubeconfig")?;
                 Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use that context")?
             }
-            None => Config::infer().await.context("no cluster: neither a kubeconfig nor a pod's service account (fix: set KUBECONFIG)")?,
+            None => Config::infer().await.context("no cluster: neither a kubeconfig nor a pod's service account; set KUBECONFIG")?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(CALL_TIMEOUT);

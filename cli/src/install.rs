@@ -156,7 +156,7 @@ async fn no_conflicts(client: &Client, objects: &[DynamicObject]) -> Result<()> 
         return Ok(());
     }
     bail!(
-        "nothing was changed: {} (fix: --force takes the fields over)",
+        "nothing was changed: {}; add --force, which takes the fields over",
         conflicts.join("; ")
     )
 }
@@ -230,7 +230,7 @@ async fn observes(client: &Client) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "nothing was changed: {what} exists, and its mode is {} and not Observe (fix: leave --observe out, or kubectl patch mesh {name} --type merge -p '{{\"spec\":{{\"mode\":\"Observe\"}}}}')",
+        "nothing was changed: {what} exists, and its mode is {} and not Observe; leave --observe out, or run kubectl patch mesh {name} --type merge -p '{{\"spec\":{{\"mode\":\"Observe\"}}}}'",
         mode.unwrap_or("the default")
     )
 }
@@ -287,7 +287,7 @@ async fn rolled_out(client: &Client, timeout: Duration) -> Result<()> {
     let outcome = tokio::time::timeout(timeout, wait).await;
     outcome.with_context(|| {
         format!(
-            "the control plane is not ready after {} s (fix: kubectl -n {NAMESPACE} describe pods)",
+            "the control plane is not ready after {} s; run kubectl -n {NAMESPACE} describe pods",
             timeout.as_secs()
         )
     })??;

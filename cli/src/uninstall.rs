@@ -121,7 +121,7 @@ async fn confirmed(client: &Client, args: &UninstallArgs) -> Result<Option<Remai
             None
         }
         remaining => remaining.context(
-            "the pods with a sidecar are not known, so nothing was deleted (fix: mend the cause, or add --yes)",
+            "the pods with a sidecar are not known, so nothing was deleted; mend the cause, or add --yes",
         )?,
     };
     if let Some(remaining) = &remaining {
@@ -130,7 +130,7 @@ async fn confirmed(client: &Client, args: &UninstallArgs) -> Result<Option<Remai
         }
         ensure!(
             args.yes,
-            "nothing was deleted: {} with a sidecar would lose the control plane (fix: restart them without a sidecar first, or add --yes)",
+            "nothing was deleted: {} with a sidecar would lose the control plane; restart them without a sidecar first, or add --yes",
             plural(remaining.pods.len(), "pod")
         );
     }
@@ -232,7 +232,7 @@ async fn delete(client: &Client, object: &DynamicObject, deadline: Instant) -> R
         };
         if Instant::now() > deadline {
             bail!(
-                "{what} is still there{} (fix: run heddle uninstall again, or look at its status)",
+                "{what} is still there{}; run heddle uninstall again, or look at its status",
                 why_left(&left)
             );
         }

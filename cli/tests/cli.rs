@@ -243,7 +243,7 @@ const CASES: &[Case] = &[
         args: &["demo", "--bin-dir", "nowhere"],
         code: 1,
         out: &[],
-        err: &["nowhere/heddle-operator is not there (fix: "],
+        err: &["nowhere/heddle-operator is not there; run cargo build --bins"],
     },
 ];
 

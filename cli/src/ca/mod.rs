@@ -189,7 +189,7 @@ async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
         && known != ca.fingerprint()
     {
         bail!(
-            "the backup holds the root with SHA-256 {}, but this mesh uses {known} (fix: find its backup, or give it up by `heddle ca reset`)",
+            "the backup holds the root with SHA-256 {}, but this mesh uses {known}; find its backup, or give it up by `heddle ca reset`",
             ca.fingerprint()
         );
     }
@@ -199,7 +199,7 @@ async fn restore(client: &Client, secret: Secret, ca: &Ca) -> Result<()> {
             authority(&present).is_ok_and(|present| present.fingerprint() == ca.fingerprint());
         if !same {
             bail!(
-                "Secret {NAMESPACE}/{SECRET} is there and holds another root (fix: if it is the wrong one, delete it and restore again)"
+                "Secret {NAMESPACE}/{SECRET} is there and holds another root; if it is the wrong one, delete it and restore again"
             );
         }
         tell!("the root (SHA-256 {}) is already there", ca.fingerprint());

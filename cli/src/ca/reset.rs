@@ -74,8 +74,8 @@ async fn scale(deployments: &Api<Deployment>, to: i32, replicas: i32) -> Result<
     let scaled = cluster::call("scale the operator", call).await;
     scaled.with_context(|| {
         format!(
-            "deployment/{DEPLOYMENT} may be without a replica (fix: repeat heddle ca reset --yes, which scales it to {replicas} at its end, or \
-             kubectl -n {NAMESPACE} scale deployment/{DEPLOYMENT} --replicas={replicas})"
+            "deployment/{DEPLOYMENT} may be without a replica; repeat heddle ca reset --yes, which scales it to {replicas} at its end, or \
+             kubectl -n {NAMESPACE} scale deployment/{DEPLOYMENT} --replicas={replicas}"
         )
     })?;
     tell!("scaled deployment/{DEPLOYMENT} to {to}");

@@ -51,7 +51,7 @@ impl Binaries {
                 Ok(path)
             } else {
                 bail!(
-                    "{} is not there (fix: cargo build --bins, or --bin-dir)",
+                    "{} is not there; run cargo build --bins, or use --bin-dir",
                     path.display()
                 )
             }
@@ -68,7 +68,7 @@ fn find_envoy(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     if let Some(given) = given {
         return given.canonicalize().with_context(|| {
             format!(
-                "{} is not there (fix: make envoy, or HEDDLE_ENVOY)",
+                "{} is not there; run make envoy, or set HEDDLE_ENVOY",
                 given.display()
             )
         });
@@ -83,7 +83,7 @@ fn find_envoy(given: Option<&Path>, own: &Path) -> Result<PathBuf> {
     on_path
         .chain(cached)
         .find(|candidate| candidate.is_file())
-        .context("no Envoy found (fix: make envoy, or set HEDDLE_ENVOY)")
+        .context("no Envoy found; run make envoy, or set HEDDLE_ENVOY")
 }
 
 /// A running mesh.

@@ -85,7 +85,7 @@ impl WorkDir {
         let dir = Self { root, net };
         if dir.world().exists() {
             bail!(
-                "{} has a world of an earlier demo (fix: delete it, or give another --dir)",
+                "{} has a world of an earlier demo; delete it, or give another --dir",
                 dir.root.display()
             );
         }

@@ -107,7 +107,7 @@ pub async fn run(args: &BypassArgs) -> Result<()> {
     args.output.print(&report, || text(&report))?;
     match acknowledged {
         Some(of) if !of.pending.is_empty() => bail!(
-            "{} of {namespace} did not acknowledge in {} s; the change stays (fix: heddle proxy status -n {namespace}, or repeat the command to wait on)",
+            "{} of {namespace} did not acknowledge in {} s, and the change stays; run heddle proxy status -n {namespace}, or repeat the command to wait on",
             plural(of.pending.len(), "sidecar"),
             args.timeout
         ),
@@ -124,7 +124,7 @@ async fn set(client: &kube::Client, namespace: &str, bypassed: bool, dry: bool) 
     for _ in 0..ATTEMPTS {
         let found = cluster::find(&format!("get {what}"), api.get(name)).await?;
         let found = found.with_context(|| {
-            format!("{what} does not exist (fix: heddle install --apply creates it)")
+            format!("{what} does not exist; create it by heddle install --apply")
         })?;
         let Some(list) = edited(&found, namespace, bypassed) else {
             return Ok(false);

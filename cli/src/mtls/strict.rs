@@ -138,8 +138,8 @@ pub async fn run(args: &MtlsStrictArgs) -> Result<bool> {
     args.output.print(&flip, || text(&flip, &target))?;
     if flip.outcome == Outcome::NotInForce {
         bail!(
-            "{} is written, and not every sidecar has acknowledged it in {} s; the change stays (fix: heddle proxy status, repeat the command \
-             to wait on, or take it back: {})",
+            "{} is written, and not every sidecar has acknowledged it in {} s, and the change stays; run heddle proxy status, repeat the \
+             command to wait on, or take it back: {}",
             target.object_name(),
             args.timeout,
             flip.undo

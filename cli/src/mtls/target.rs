@@ -165,7 +165,7 @@ impl Target {
         let api = cluster::api_of(client, &object)?;
         let before = cluster::find(&format!("get {what}"), api.get(&name)).await?;
         if *self == Self::Mesh && before.is_none() {
-            bail!("{what} does not exist (fix: heddle install --apply creates it)");
+            bail!("{what} does not exist; create it by heddle install --apply");
         }
         let params = PatchParams {
             dry_run,
@@ -178,7 +178,7 @@ impl Target {
         let applied = cluster::call(&doing, api.patch(&name, &params, &patch));
         let applied = match applied.await {
             Err(error) if refusal(&error) == Some(409) => bail!(
-                "nothing was changed: {} (fix: write mode Strict where that manager has the object from, or add --force-conflicts, which takes the field over)",
+                "nothing was changed: {}; write mode Strict where that manager has the object from, or add --force-conflicts, which takes the field over",
                 cluster::explain(&error)
             ),
             Err(error) if !dry_run && refusal(&error).is_none_or(|code| code >= 500) => {

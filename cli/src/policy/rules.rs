@@ -138,7 +138,7 @@ impl Look<'_> {
             Protocol::Tcp => return None,
             Protocol::Detect => {
                 doubt(
-                    "the port declares no protocol, so that rules about HTTP would not hold for bytes (fix: appProtocol at its Service)",
+                    "the port declares no protocol, so that rules about HTTP would not hold for bytes; set appProtocol at its Service",
                 );
                 return None;
             }

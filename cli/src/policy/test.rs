@@ -81,7 +81,7 @@ pub async fn run(args: &TestArgs) -> Result<bool> {
     let errors = findings::errors(&outcome.findings);
     if errors > 0 {
         let errors = findings::plural(errors, "error");
-        crate::out::note!("{errors} in the objects: `heddle analyze` names them");
+        crate::out::note!("{errors} in the objects; run `heddle analyze`, which names them");
     }
     let mesh = Mesh::of(&outcome.compiled, &outcome.world);
     let mut results = Vec::new();

@@ -161,7 +161,7 @@ fn verdict(report: &MeshReport, wanted: Option<&str>) -> Result<()> {
                 None => format!("no sidecar {wanted}"),
             };
             wrong.push(format!(
-                "{what} is known to the control plane (fix: `heddle proxy status` names all)"
+                "{what} is known to the control plane; run `heddle proxy status`, which names all"
             ))
         }
         (0, _) => {}

@@ -102,9 +102,9 @@ where
     }
     let text = String::from_utf8_lossy(&body);
     let fix = match status {
-        StatusCode::FORBIDDEN => " (fix: bind yourself to ClusterRole heddle-proxy-reader)",
+        StatusCode::FORBIDDEN => "; bind yourself to ClusterRole heddle-proxy-reader",
         StatusCode::NOT_FOUND => {
-            " (the control plane is of another version; fix: upgrade it, or use the `heddle` of its version)"
+            " (the control plane is of another version); upgrade it, or use the `heddle` of its version"
         }
         _ => "",
     };
@@ -210,7 +210,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "it answers 403 Forbidden: no such right (fix: bind yourself to ClusterRole heddle-proxy-reader)"
+            "it answers 403 Forbidden: no such right; bind yourself to ClusterRole heddle-proxy-reader"
         );
     }
 

@@ -96,7 +96,7 @@ pub async fn read_all(args: &ClusterArgs, path: &str) -> Result<Vec<Replica<Byte
     let way = Way::of(args, READER).await?;
     let running = way.running().await?;
     if running.is_empty() {
-        bail!("no replica of the control plane is running (fix: heddle check)");
+        bail!("no replica of the control plane is running; run heddle check");
     }
     let mut asking = JoinSet::new();
     for (name, ready) in running {
@@ -228,7 +228,7 @@ pub async fn roots(client: &Client) -> Result<Vec<u8>> {
     bundle
         .map(|bundle| bundle.0)
         .filter(|bundle| !bundle.is_empty())
-        .with_context(|| format!("the webhook {WEBHOOK} has no CA bundle yet (fix: heddle check)"))
+        .with_context(|| format!("the webhook {WEBHOOK} has no CA bundle yet; run heddle check"))
 }
 
 fn is_running(pod: &Pod) -> bool {

@@ -147,12 +147,10 @@ fn is_final(status: StatusCode) -> bool {
 fn explained(status: StatusCode, text: &str, namespace: &str) -> String {
     match status {
         StatusCode::FORBIDDEN => {
-            format!(
-                "{text} (fix: bind yourself to ClusterRole heddle-tap in namespace {namespace})"
-            )
+            format!("{text}; bind yourself to ClusterRole heddle-tap in namespace {namespace}")
         }
         StatusCode::NOT_FOUND => {
-            "the control plane is of a version without taps (fix: upgrade it)".to_owned()
+            "the control plane is of a version without taps; upgrade it".to_owned()
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_REQUEST => text.to_owned(),
         _ => format!("it answers {status}: {text}"),
@@ -168,7 +166,7 @@ mod tests {
         let text = explained(StatusCode::FORBIDDEN, "the right is missing", "shop");
         assert_eq!(
             text,
-            "the right is missing (fix: bind yourself to ClusterRole heddle-tap in namespace shop)"
+            "the right is missing; bind yourself to ClusterRole heddle-tap in namespace shop"
         );
         assert!(is_final(StatusCode::FORBIDDEN) && !is_final(StatusCode::UNAUTHORIZED));
     }

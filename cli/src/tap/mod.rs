@@ -261,7 +261,7 @@ fn socket(folder: &std::path::Path) -> PathBuf {
 async fn running(cluster: &ClusterArgs) -> Result<Vec<String>> {
     let running = Way::of(cluster, TAPPER).await?.running().await?;
     if running.is_empty() {
-        bail!("no replica of the control plane is running (fix: heddle check)");
+        bail!("no replica of the control plane is running; run heddle check");
     }
     Ok(running.into_iter().map(|(name, _)| name).collect())
 }

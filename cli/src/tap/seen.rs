@@ -153,7 +153,7 @@ impl<'a> Seen<'a> {
             let names: Vec<&str> = answers.map(String::as_str).collect();
             let names = clean(&names.join(", "), MAX_REASON);
             crate::out::note!(
-                "heddle: {} cannot be tapped, for the bootstrap is older than version {}: {names} (fix: restart them)",
+                "heddle: {} cannot be tapped, for the bootstrap is older than version {}: {names}; restart them",
                 plural(old, "sidecar"),
                 heddle_xds_types::tap::BOOTSTRAP
             );

@@ -62,7 +62,7 @@ pub async fn run(args: &WhyArgs) -> Result<()> {
     let errors = findings::errors(&found);
     if errors > 0 {
         let errors = findings::plural(errors, "error");
-        crate::out::note!("{errors} in the objects: `heddle analyze` names them");
+        crate::out::note!("{errors} in the objects; run `heddle analyze`, which names them");
     }
     let explanation = compiled.explain(&call)?;
     let text = || text::render(&call, &explanation, out::has_colors());

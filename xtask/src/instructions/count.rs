@@ -77,7 +77,7 @@ fn installed() -> Result<()> {
     match version {
         Ok(status) if status.success() => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "valgrind is not installed, and counts the instructions: `apt-get install valgrind`, or your system's package of that name"
+            "valgrind is not installed, and counts the instructions; run `apt-get install valgrind`, or install your system's package of that name"
         ),
         Ok(status) => bail!("valgrind --version: {status}"),
         Err(error) => Err(error).context("cannot run valgrind"),

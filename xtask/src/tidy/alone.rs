@@ -30,7 +30,7 @@ fn missing(package: &str, tree: &str) -> Option<String> {
     let has_version = |line: &str| line.split([' ', ',']).any(|word| word.starts_with("v1_"));
     uses.any(|line| !has_version(line)).then(|| {
         format!(
-            "{package} alone builds k8s-openapi without a feature v1_*: add `k8s-openapi.workspace = true` to its dev-dependencies"
+            "{package} alone builds k8s-openapi without a feature v1_*; add `k8s-openapi.workspace = true` to its dev-dependencies"
         )
     })
 }

@@ -247,7 +247,7 @@ fn ignorance(repo: &Repo, name: &str, row: &Row, member: &Member) -> Result<Vec<
         let Some(word) = WORDS.iter().find(|word| word.word == never) else {
             let file = file!();
             findings.push(format!(
-                "ARCHITECTURE.md: {name} never knows `{never}`: teach {file} what that is"
+                "ARCHITECTURE.md: {name} never knows `{never}`, which {file} does not define; add the word to it"
             ));
             continue;
         };
