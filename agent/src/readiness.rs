@@ -63,7 +63,7 @@ impl Readiness {
         self.state.lock().await.draining = true;
     }
 
-    /// Envoy has ended: the answer is no until the next one has its first configuration.
+    /// Envoy has ended: the answer is `no` until the next one has its first configuration.
     pub(crate) async fn restart(&self) {
         let mut state = self.state.lock().await;
         (state.configured, state.last) = (false, None);

@@ -52,7 +52,7 @@ async fn accept(listener: std::net::TcpListener) -> Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         tokio::spawn(async move {
-            // A caller that hangs up is no event here.
+            // A caller that hangs up is not an event here.
             let _ = answer(stream).await;
         });
     }

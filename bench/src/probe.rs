@@ -46,7 +46,7 @@ impl Probe {
     /// Waits until it has reached all; when it reached each.
     ///
     /// # Errors
-    /// When not all have it in time: that is no figure but a failure.
+    /// When not all have it in time: that is not a figure but a failure.
     pub async fn arrivals(&self, within: Duration) -> Result<Vec<Instant>> {
         let mut complete = self.complete.subscribe();
         let waited = tokio::time::timeout(within, complete.wait_for(|complete| *complete)).await;

@@ -12,7 +12,7 @@ use tokio::net::unix::pipe;
 /// The kernel's timer, waited for like a socket.
 pub struct Timer {
     timer: TimerFd,
-    /// The same timer as something that tokio can read: it is no pipe, but is read like one.
+    /// The same timer as something that tokio can read: it is not a pipe, but is read like one.
     expiry: pipe::Receiver,
 }
 

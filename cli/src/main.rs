@@ -324,7 +324,7 @@ async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// The exit code of commands for CI: 2 is no error, but a change or policy that is not as it should be.
+/// The exit code of commands for CI: 2 is not an error, but a change or policy that is not as it should be.
 fn worse(worse: bool) -> ExitCode {
     match worse {
         true => ExitCode::from(2),

@@ -1,4 +1,4 @@
-//! Standard output that may go away: `heddle analyze | head` is no error.
+//! Standard output that may go away: `heddle analyze | head` is not an error.
 
 use std::fmt::Arguments;
 use std::io::{IsTerminal, Write};
@@ -62,7 +62,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// If the document is no JSON or YAML.
+    /// If the document cannot be written as JSON or YAML.
     pub fn print(self, document: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         match self {
             Self::Text => say!("{}", text()),
@@ -76,7 +76,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// If the document is no JSON or YAML.
+    /// If the document cannot be written as JSON or YAML.
     pub fn print_next(
         self,
         document: &impl Serialize,
@@ -109,7 +109,7 @@ pub fn has_colors() -> bool {
 ///
 /// # Errors
 ///
-/// If the value is no JSON.
+/// If the value cannot be written as JSON.
 pub fn json(document: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(document)?;
     raw(&format!("{}\n", escaped(&text)));
@@ -120,7 +120,7 @@ pub fn json(document: &impl Serialize) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If the value is no YAML.
+/// If the value cannot be written as YAML.
 pub fn yaml(document: &impl Serialize) -> Result<()> {
     raw(&as_yaml(document)?);
     Ok(())
@@ -130,7 +130,7 @@ pub fn yaml(document: &impl Serialize) -> Result<()> {
 ///
 /// # Errors
 ///
-/// If the value is no YAML.
+/// If the value cannot be written as YAML.
 pub fn as_yaml(document: &impl Serialize) -> Result<String> {
     let text = serde_saphyr::to_string(document)?;
     // JSON is YAML, and can escape every character.

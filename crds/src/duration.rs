@@ -24,7 +24,7 @@ pub struct HumanDuration {
     value: Duration,
 }
 
-/// A text that is no duration.
+/// A text that is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidDuration(String);
 

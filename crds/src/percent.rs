@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let percent = f64::deserialize(deserializer)?;
         let hundredths = (percent * 100.0).round();
-        // A step of 0.01 is no exact fraction of two, so 0.29 is 28.999... hundredths.
+        // A step of 0.01 is not an exact fraction of two, so 0.29 is 28.999... hundredths.
         if !(0.0..=f64::from(WHOLE)).contains(&hundredths)
             || (percent * 100.0 - hundredths).abs() > 1e-6
         {

@@ -139,7 +139,7 @@ fn check_extension(extension: &X509Extension<'_>, id: &SpiffeId) -> Result<(), C
         ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
             Err(CsrError::Authority)
         }
-        // The CA decides the uses of the key: asking is no harm, and changes nothing.
+        // The CA decides the uses of the key: a request for others does no harm, and changes nothing.
         ParsedExtension::KeyUsage(_) | ParsedExtension::ExtendedKeyUsage(_) => Ok(()),
         ParsedExtension::ParseError { .. } => Err(CsrError::Malformed),
         _ => Err(CsrError::Unexpected(extension.oid.to_id_string())),

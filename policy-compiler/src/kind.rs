@@ -48,14 +48,14 @@ macro_rules! with_policies {
 }
 pub(crate) use with_policies;
 
-/// Runs a macro over the list of kinds: the kinds that are no policies, then [`with_policies`]. Only declared kinds have a field of the world,
-/// a type of `spec`, and fields of `status`.
+/// Runs a macro over the list of kinds: the kinds that are not policies, then [`with_policies`]. Only declared kinds have a field of the
+/// world, a type of `spec`, and fields of `status`.
 ///
 /// The order of the list is the order of findings and statuses.
 macro_rules! with_kinds {
     ($then:ident) => {
         $crate::kind::with_policies! { $then
-            /// A source text that yielded no object, for example a file that is no YAML.
+            /// A source text that yielded no object, for example a file that is not YAML.
             Document: Role::Input(InputKind::Document), Cluster, None;
             /// Our `Mesh`.
             Mesh: Role::Settings, Cluster, Some(KindResource::ours("meshes"))

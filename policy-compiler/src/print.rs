@@ -18,8 +18,8 @@ fn pool() -> Option<&'static DescriptorPool> {
         .as_ref()
 }
 
-/// A resource as JSON, in the field names that Envoy's documentation uses. `Null` only if the bytes are no such message, which the
-/// compiler never makes.
+/// A resource as JSON, in the field names that Envoy's documentation uses. `Null` only if the bytes are not such a message, which
+/// the compiler never makes.
 #[must_use]
 pub fn to_json(resource: &Resource) -> Value {
     decode(resource).unwrap_or_default()

@@ -175,7 +175,7 @@ fn envoy_sends_connections_by_server_name_and_refuses_all_others() -> Result<()>
             ("example", ""),
             ("one.example.other", ""),
             ("other", ""),
-            // An address is no server name, and clients send none.
+            // An address is not a server name, and clients send none.
             ("192.0.2.1", ""),
         ] {
             let found = reached(service, &hello(name)?)?;

@@ -103,7 +103,7 @@ fn upgrades(at: &str) -> Result<()> {
         }
         let back = talk(&mut stream, "\u{0}bytes", "bytes");
         ensure!(back.ends_with("\u{0}bytes"), "{at} {protocol}: {back:?}");
-        // Bytes behind a request for an upgrade that the application does not agree to are no further request.
+        // Bytes behind a request for an upgrade that the application does not agree to are not a further request.
         let mut stream = caller(at)?;
         let head = head.replace("Host: x", "Host: x\r\nx-refuse: 1");
         talk(

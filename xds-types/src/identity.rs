@@ -1,6 +1,6 @@
 //! The parts of an identity.
 
-/// The namespace and the service account of a SPIFFE id of a workload, `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`. `None`: it is no such id.
+/// The namespace and the service account of a SPIFFE id of a workload, `spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT`. `None`: it is not one.
 #[must_use]
 pub fn account_of(identity: &str) -> Option<(&str, &str)> {
     let (_, path) = identity.split_once("/ns/")?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 32_768;
 /// The part of the container's memory beside Envoy's heap: the agent, stacks, and the pages of code that must stay.
 const BESIDE_THE_HEAP: u64 = 32 << 20;
-/// Less than this is no heap to run with; the kernel decides then.
+/// With less than this Envoy cannot run; the kernel decides then.
 const LEAST_HEAP: u64 = 32 << 20;
 const HEAP: &str = "envoy.resource_monitors.fixed_heap";
 

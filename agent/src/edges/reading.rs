@@ -141,7 +141,7 @@ impl Reader {
         let Some(edge) = Edge::parse(sample.label(golden::TAG)) else {
             return;
         };
-        // The kubelet's probes are no traffic of the mesh.
+        // The kubelet's probes are not traffic of the mesh.
         if edge.details.is_some_and(|of| of.route == PROBE_ROUTE) {
             return;
         }

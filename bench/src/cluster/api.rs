@@ -33,7 +33,7 @@ impl Api {
     /// By a kubeconfig.
     ///
     /// # Errors
-    /// When it is no good.
+    /// When it cannot be read, or does not describe a usable cluster.
     pub async fn connect(kubeconfig: &Path) -> Result<Self> {
         let read = Kubeconfig::read_from(kubeconfig)?;
         let options = KubeConfigOptions::default();

@@ -57,7 +57,7 @@ pub async fn first(ground: &mut Ground, plan: &Plan, ledger: &mut Ledger) -> Res
     operator.alive()
 }
 
-/// The on-demand clusters leave some seconds after a destination was first called, which is no change's doing: waits until
+/// The on-demand clusters leave some seconds after a destination was first called, which no change causes: waits until
 /// nothing comes for longer than that takes.
 async fn settled(fleet: &Fleet) {
     const QUIET: Duration = Duration::from_secs(15);

@@ -60,7 +60,7 @@ where
 }
 
 async fn serve_requests(stream: TcpStream) {
-    // A caller that hangs up is no event here.
+    // A caller that hangs up is not an event here.
     let _ = auto::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .await;

@@ -326,7 +326,7 @@ fn row(
     }
 }
 
-/// The destination by its service. `-` and nothing are no service.
+/// The destination by its service. `-` and the empty text are not a service.
 fn named(service: End, otherwise: Option<&End>, cluster: &str) -> End {
     match &*service.name {
         "" | "-" => otherwise

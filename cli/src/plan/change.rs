@@ -184,7 +184,7 @@ fn with_addresses(old: &Service, new: &Service) -> Service {
 }
 
 /// Whether both have the same content for the compiler. The API server fills in defaults, such as the `protocol` of a port, and labels of its
-/// own: these are no differences.
+/// own: these are not differences.
 fn is_same(old: &KubeObject, new: &KubeObject) -> bool {
     match (old, new) {
         (KubeObject::Declared(old), KubeObject::Declared(new)) => {

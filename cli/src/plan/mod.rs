@@ -90,7 +90,7 @@ async fn flows(args: &PlanArgs) -> Result<(Option<Flows>, Option<String>)> {
     }
 }
 
-/// The reasons for which observed flows are no evidence that other callers do not exist.
+/// The reasons for which observed flows are not evidence that other callers do not exist.
 fn gaps(flows: &Flows) -> Vec<String> {
     let mut reasons = flows.gaps();
     if flows.all.is_empty() {

@@ -31,7 +31,7 @@ pub struct Allowed {
 pub struct Evidence {
     /// The callers to allow, by workload.
     pub allowed: BTreeMap<NamespacedName, BTreeMap<SpiffeId, Allowed>>,
-    /// The calls that are no evidence, by workload, with the reason.
+    /// The calls that are not evidence, by workload, with the reason.
     pub doubtful: BTreeMap<NamespacedName, Vec<String>>,
     /// The calls that lead to no workload.
     pub nowhere: Vec<String>,

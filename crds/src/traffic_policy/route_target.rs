@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
     "a TrafficSplit has one rule, which has no name; remove rule"
 ))]
 pub struct RouteTarget {
-    /// The kind of the route. Kinds for connections of bytes have no requests, and are no targets.
+    /// The kind of the route. Kinds for connections of bytes have no requests, and are not targets.
     pub kind: RouteKind,
     /// The name of the route.
     #[schemars(length(min = 1, max = 253))]

@@ -29,7 +29,7 @@ impl Listing {
         self.torn |= before.is_some_and(|before| *before == *version);
     }
 
-    /// The stream failed. Between listings that is no matter.
+    /// The stream failed. Between listings that does not matter.
     pub(super) fn broken(&mut self) {
         self.torn |= !self.named.is_empty();
     }

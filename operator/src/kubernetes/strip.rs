@@ -1,5 +1,5 @@
-//! The fields of an object that are kept. A pod of some kilobytes becomes some hundred bytes, and a change of another field is no
-//! change.
+//! The fields of an object that are kept. A pod of some kilobytes becomes some hundred bytes, and a change of another field is
+//! not a change.
 
 use std::collections::BTreeMap;
 

@@ -44,7 +44,7 @@ pub struct Sets {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     used: Seconds,
-    /// When a proxy came back with it: it may be in use, but that is no use.
+    /// When a proxy came back with it: it may be in use, but that is not a use.
     reported_on_reconnect: Seconds,
     /// The value of `used` in the store.
     saved: Seconds,

@@ -90,7 +90,7 @@ impl MeshSource {
         self.taps.take(&sidecar, report, |address, identity| {
             let ip = address.parse::<SocketAddr>().ok()?.ip();
             let proxy = snapshot.compiled.proxy_at(ip)?;
-            // An address alone is no proof: another pod may have it by now.
+            // An address alone is not a proof: another pod may have it by now.
             (proxy.identity.as_str() == identity).then(|| proxy.workload().to_string())
         })
     }

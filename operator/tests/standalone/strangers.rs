@@ -29,7 +29,7 @@ pub fn are_refused(mesh: &Fixture) {
     });
 }
 
-/// Bytes that are no TLS; the server closes, and goes on.
+/// Bytes that are not TLS; the server closes, and goes on.
 fn garbage(to: SocketAddr) {
     for bytes in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],

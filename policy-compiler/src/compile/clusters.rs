@@ -112,7 +112,7 @@ impl OutboundPort {
         self.route.as_ref().map(|route| &route.recipe().name)
     }
 
-    /// The cluster that connections go to which are no HTTP.
+    /// The cluster of connections that are not HTTP.
     pub(crate) fn cluster(&self) -> Option<&Arc<str>> {
         self.pairs.first().map(ClusterAndEndpoints::name)
     }

@@ -51,7 +51,7 @@ pub(super) fn groups(
 }
 
 /// Adds the refused share of a rule to the groups of its backends. Their cluster draws endpoints by weight then, under every policy, and
-/// ejects none: its refusals are no failures of an endpoint. `sticky`: the listener hashes the address of the caller.
+/// ejects none: its refusals are not failures of an endpoint. `sticky`: the listener hashes the address of the caller.
 pub(super) fn refuse_share(
     upstream: &mut Upstream,
     groups: &mut Vec<EndpointGroup>,

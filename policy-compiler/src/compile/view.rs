@@ -438,7 +438,7 @@ impl<'a> ViewBuilder<'a> {
             },
         };
         let service = resolved.services().map(|(name, _)| &name.name).min();
-        // Readers of metrics are no users.
+        // Readers of metrics are not users.
         let http = resolved.protocol == Protocol::Http && at.port() != Port::METRICS.get();
         let traces = self.traces.filter(|_| http);
         let mut origins = resolved.origins();

@@ -1,4 +1,4 @@
-//! Network filters for bytes that are no HTTP.
+//! Network filters for bytes that are not HTTP.
 
 use std::net::SocketAddr;
 

@@ -237,7 +237,7 @@ impl Millionths {
     /// All requests: 1,000,000 millionths.
     pub const ALL: Self = Self(1_000_000);
 
-    /// Returns the share `numerator` of `denominator`, rounded; `None` if that is no share.
+    /// Returns the share `numerator` of `denominator`, rounded; `None` if that is not a share.
     #[must_use]
     pub fn of(numerator: u32, denominator: u32) -> Option<Self> {
         if numerator > denominator || denominator == 0 {

@@ -180,7 +180,7 @@ impl SpiffeId {
         Self(format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}").into())
     }
 
-    /// Any full id, as a user wrote it; None if it is no SPIFFE URI.
+    /// Any full id, as a user wrote it; None if it is not a SPIFFE URI.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix("spiffe://")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-/// The paths of the fields of a schema that are no objects.
+/// The paths of the fields of a schema that are not objects.
 fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
     let properties = schema.get("properties").and_then(Value::as_object);
     if let Some(items) = schema.get("items") {

@@ -282,7 +282,7 @@ pub fn http_with(at: &str, method: &str, path: &str, headers: &[u8]) -> Result<S
     let first = format!("{method} {path} HTTP/1.1\r\nHost: api\r\n");
     let last = &b"Connection: close\r\n\r\n"[..];
     let request = [first.as_bytes(), headers, last].concat();
-    // A listener that refuses bytes may reset the connection before they are written: that is no answer, and no failure to ask.
+    // A listener that refuses bytes may reset the connection before they are written: that is not an answer, and not a failure to ask.
     let _ = stream.write_all(&request);
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];

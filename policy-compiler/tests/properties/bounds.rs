@@ -7,7 +7,7 @@ use heddle_policy_compiler::authz::{
 
 use super::decisions::{get, path_rule};
 
-/// Beyond the bound the paths are no expressions any more, and the closed form denies all that the open one denies.
+/// Beyond the bound the paths are not expressions any more, and the closed form denies all that the open one denies.
 #[test]
 fn beyond_the_bound_a_deny_rule_denies_no_less() {
     let few = path_rule(RuleAction::Deny, PathPattern::Prefix("/admin".into()));

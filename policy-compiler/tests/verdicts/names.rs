@@ -103,7 +103,7 @@ pub fn logged(folder: &Path, decisions: usize) -> Result<BTreeMap<u16, Vec<Strin
     }
 }
 
-/// Port and decision of a line, if it is no malformed request.
+/// Port and decision of a line, if it is not of a malformed request.
 fn decision(line: &str) -> Option<(&str, String)> {
     let (port, rest) = line.split_once('|')?;
     let (code, text) = rest.split_once('|')?;

@@ -72,7 +72,7 @@ async fn accept(listener: TcpListener, at: u16, name: Arc<str>, tls: TlsAcceptor
         let _ = stream.set_nodelay(true);
         let (name, tls) = (Arc::clone(&name), tls.clone());
         connections.spawn(async move {
-            // A client that goes away is no fault of the application.
+            // A client that goes away is not a fault of the application.
             let _ = match at {
                 port::BANNER => banner(stream, &name).await,
                 port::ECHO | port::OTHER_ECHO => echo(stream).await,

@@ -215,7 +215,7 @@ impl Mesh {
         Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
     }
 
-    /// A caller outside of the mesh, from an address that is no pod's own node.
+    /// A caller outside of the mesh, from an address that is not the node of any pod.
     pub fn outside(&self) -> Client {
         Client::new(self.node.netns.clone())
     }

@@ -27,7 +27,7 @@ pub(crate) struct Convergence {
 impl Convergence {
     /// A view with a change of the time `since` was set, when the client had answered for the views up to `answered`. Three kinds of views
     /// are not measured: the first one,
-    /// because its change happened before the stream began; one that is no newer than the view before, because no change made
+    /// because its change happened before the stream began; one that is not newer than the view before, because no change made
     /// it; and one that is answered for at once, because it changes nothing for this client.
     pub fn began(&mut self, view: u64, since: Option<Instant>, answered: u64) {
         let Some(since) = since else {

@@ -48,7 +48,7 @@ impl Session {
                     && clusters.subscription.covers(&required.name);
                 !comes || (by.kind, &by.name) == (ResourceKind::Cluster, &required.name)
             }
-            // Listeners are asked for after clusters, so not yet having been asked is no answer.
+            // Listeners are asked for after clusters, so that none was asked for yet is not an answer.
             ResourceKind::Listener => channel.opened,
             ResourceKind::Route | ResourceKind::Extension => {
                 let listeners = self.channels.get(ResourceKind::Listener);

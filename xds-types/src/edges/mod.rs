@@ -20,7 +20,7 @@ pub const MAX_EDGES_OF_SIDECAR: usize = 256;
 /// The edges in one message of an agent.
 pub const MAX_EDGES_OF_REPORT: usize = 32;
 
-/// The `route` of the kubelet's probes in the golden metrics of a server. They are no traffic of an edge: the sidecar admits them always.
+/// The `route` of the kubelet's probes in the golden metrics of a server. They are not traffic of an edge: the sidecar always admits them.
 pub const PROBE_ROUTE: &str = "probe";
 
 /// The longest text in the name of an edge, in bytes: a SPIFFE id, or a cluster of Envoy.

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_circle_is_found_in_its_folder_and_through_re_exports() {
         for (files, circles) in [
-            // One way is no circle.
+            // One way is not a circle.
             (
                 vec![("x/src/a.rs", "use crate::b::B;"), ("x/src/b.rs", "")],
                 vec![],

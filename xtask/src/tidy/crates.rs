@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::source;
 use crate::repo::{Repo, tree_alone};
 
-/// Members that are no part of the product and may use anything.
+/// Members that are not part of the product and may use anything.
 const OUTSIDE: &[&str] = &["bench", "tests/e2e", "tests/scope"];
 
 /// The crates and names that a word in the last column of the table forbids.

@@ -114,7 +114,7 @@ const fn unsuitable(port: &ServicePort, routed: Routed) -> Option<(&'static str,
     }
 }
 
-/// The port of a reference. Only kinds of other groups need none, and they are no backends.
+/// The port of a reference. Only kinds of other groups need none, and they are not backends.
 pub(super) fn port(field: &str, port: Option<i32>, notes: &mut Notes) -> Option<Port> {
     let port = port?;
     let found = Port::try_from(port).ok();

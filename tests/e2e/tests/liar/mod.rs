@@ -1,4 +1,4 @@
-//! A client of the control plane that is no Envoy: it has a pod's own certificate, and rejects every resource.
+//! A client of the control plane that is not an Envoy: it has a pod's own certificate, and rejects every resource.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};

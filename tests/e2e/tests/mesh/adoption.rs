@@ -17,7 +17,7 @@ fn planned(ns: &Namespace, what: &str, code: i32, wanted: &dyn Fn(&Value) -> boo
     })
 }
 
-/// Probes of the kubelet are no callers in plain text; a caller without a sidecar is one.
+/// Probes of the kubelet are not callers in plain text; a caller without a sidecar is one.
 pub fn plan_names_callers_in_plain_text() -> Result<()> {
     let ns = Namespace::meshed("plan")?;
     let outside = Namespace::plain("legacy")?;

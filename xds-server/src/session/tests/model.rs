@@ -173,7 +173,7 @@ impl Client {
         let warm = match key.kind {
             ResourceKind::Cluster if !text.starts_with("static") => {
                 self.ask(&own);
-                // An update with the same version is no update.
+                // An update with the same version is not an update.
                 self.held
                     .get(&key)
                     .is_some_and(|h| h.version == version && h.warm)
