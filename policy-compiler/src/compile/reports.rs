@@ -27,7 +27,7 @@ pub(super) enum Source {
 }
 
 impl Compiled {
-    /// Puts the statuses and findings of a unit in the place of those of its `old` outcome.
+    /// Puts the statuses and findings of a unit in the place of those of its `old` report.
     pub(super) fn set_report(
         &mut self,
         source: Source,

@@ -22,7 +22,7 @@ use crate::world::{NamespacedName, Port};
 #[derive(Debug)]
 struct InNamespace<A> {
     attachments: BTreeMap<Target, Arc<A>>,
-    outcome: ValidationReport,
+    report: ValidationReport,
 }
 
 /// The attachments of a target, by the namespace of the policies.
@@ -108,8 +108,8 @@ impl<A: PartialEq> OfKind<A> {
     }
 
     /// The result of the validation of a namespace.
-    pub(super) fn outcome(&self, namespace: &str) -> Option<&ValidationReport> {
-        Some(&self.namespaces.get(namespace)?.outcome)
+    pub(super) fn report(&self, namespace: &str) -> Option<&ValidationReport> {
+        Some(&self.namespaces.get(namespace)?.report)
     }
 
     /// Puts the policies of a namespace in the place of the old ones. Returns the attachments that differ.
@@ -117,7 +117,7 @@ impl<A: PartialEq> OfKind<A> {
         &mut self,
         namespace: &Arc<str>,
         attachments: BTreeMap<Target, A>,
-        outcome: ValidationReport,
+        report: ValidationReport,
     ) -> Vec<Difference<A>> {
         let old = self.namespaces.get(namespace).cloned();
         let old_of = |target: &Target| old.as_ref()?.attachments.get(target).cloned();
@@ -150,13 +150,13 @@ impl<A: PartialEq> OfKind<A> {
         for difference in &differences {
             self.attach(&difference.target, namespace, difference.new.as_ref());
         }
-        let same = |old: &InNamespace<A>| differences.is_empty() && old.outcome == outcome;
-        if outcome == ValidationReport::default() && kept.is_empty() {
+        let same = |old: &InNamespace<A>| differences.is_empty() && old.report == report;
+        if report == ValidationReport::default() && kept.is_empty() {
             self.namespaces.remove(namespace);
         } else if !old.as_deref().is_some_and(same) {
             let new = InNamespace {
                 attachments: kept,
-                outcome,
+                report,
             };
             self.namespaces.insert(Arc::clone(namespace), Arc::new(new));
         }
@@ -391,8 +391,8 @@ macro_rules! stores {
                 namespace: &str,
             ) -> BTreeMap<ObjectRef, ObjectStatus> {
                 let mut statuses = BTreeMap::new();
-                $(if <$spec>::FEEDBACK && let Some(outcome) = self.$field.outcome(namespace) {
-                    statuses.extend(outcome.statuses.clone());
+                $(if <$spec>::FEEDBACK && let Some(report) = self.$field.report(namespace) {
+                    statuses.extend(report.statuses.clone());
                 })*
                 statuses
             }

@@ -21,10 +21,10 @@ use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, Worl
 
 /// Judges every `Mesh` and returns the settings, and the spec that they are read from.
 pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, ValidationReport) {
-    let mut outcome = ValidationReport::default();
+    let mut report = ValidationReport::default();
     let mut counting = None;
     for (name, declared) in &world.declared.meshes {
-        let (spec, mut status) = judge_one(world, declared, &mut outcome.findings);
+        let (spec, mut status) = judge_one(world, declared, &mut report.findings);
         if *name.name == *MESH_NAME {
             counting = Some((spec, declared.object.clone()));
         } else {
@@ -36,16 +36,16 @@ pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, ValidationReport) 
             );
             status.in_force = None;
         }
-        outcome.statuses.insert(declared.object.clone(), status);
+        report.statuses.insert(declared.object.clone(), status);
     }
     let (spec, origin) = counting.map_or_else(
         || (MeshSpec::default(), None),
         |(spec, object)| (spec, Some(object)),
     );
-    let spec = in_trust_domain(spec, world, origin.as_ref(), &mut outcome);
+    let spec = in_trust_domain(spec, world, origin.as_ref(), &mut report);
     let left_out = origin.iter().flat_map(|object| secret_tags(&spec, object));
-    outcome.findings.extend(left_out);
-    (read(&spec, origin), spec, outcome)
+    report.findings.extend(left_out);
+    (read(&spec, origin), spec, report)
 }
 
 /// The spec in the trust domain of the mesh's root. Certificates of running sidecars are of that domain, so another one in the `Mesh` would end
@@ -54,7 +54,7 @@ fn in_trust_domain(
     spec: MeshSpec,
     world: &World,
     origin: Option<&ObjectRef>,
-    outcome: &mut ValidationReport,
+    report: &mut ValidationReport,
 ) -> MeshSpec {
     let fixed = world.trust_domain.as_deref();
     let Some(fixed) = fixed.filter(|fixed| *fixed != spec.trust_domain) else {
@@ -66,7 +66,7 @@ fn in_trust_domain(
             spec.trust_domain
         );
         let fix = "write that one; for a new trust domain make a new root by `heddle ca reset` and restart every pod of the mesh";
-        outcome.findings.push(
+        report.findings.push(
             Finding::error(
                 object,
                 "spec.trustDomain",
@@ -75,7 +75,7 @@ fn in_trust_domain(
             )
             .fix(fix),
         );
-        if let Some(status) = outcome.statuses.get_mut(object) {
+        if let Some(status) = report.statuses.get_mut(object) {
             let text = format!("{message}; {fix}");
             status.set(
                 ConditionType::Accepted,

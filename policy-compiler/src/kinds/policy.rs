@@ -87,7 +87,7 @@ pub(crate) trait PolicyKind: DeclaredSpec + Clone + Serialize + DeserializeOwned
     }
 
     /// Reports the findings about a policy that show only beside the other ones of its namespace. By default there are none.
-    fn compare(_attachments: &Attachments<Self>, _outcome: &mut ValidationReport) {}
+    fn compare(_attachments: &Attachments<Self>, _report: &mut ValidationReport) {}
 
     /// Whether the attachment to a service differs for the pods of the service.
     fn differs_for_servers(
@@ -325,7 +325,7 @@ pub(crate) fn validate<S: PolicyKind>(
     earlier: &dyn EarlierKinds,
     namespace: &str,
 ) -> (Attachments<S>, ValidationReport) {
-    let mut outcome = ValidationReport::default();
+    let mut report = ValidationReport::default();
     let mut attachments = Attachments::<S>::new();
     // In the order of names, so that the smallest name wins a conflict in any order of arrival.
     let mut all: Vec<&Declared<S>> = lookup.declared::<S>(namespace).collect();
@@ -348,28 +348,28 @@ pub(crate) fn validate<S: PolicyKind>(
             lookup.history(&declared.object),
             |spec| S::check(&policy, spec),
             |spec, errors| S::is_partially_invalid(&policy, spec, errors),
-            &mut outcome.findings,
+            &mut report.findings,
         );
         if let Some(message) = S::NO_CONFLICT {
             let conflicted = ConditionType::Conflicted;
             status.set(conflicted, false, reason::NO_CONFLICT, message);
         }
-        let report = &mut ObjectReport {
+        let object_report = &mut ObjectReport {
             status: &mut status,
-            findings: &mut outcome.findings,
+            findings: &mut report.findings,
         };
         match (&spec, &reason) {
-            (Some(spec), _) => S::attach(&policy, spec, &mut attachments, report),
+            (Some(spec), _) => S::attach(&policy, spec, &mut attachments, object_report),
             (None, Some(reason)) => {
-                S::attach_unusable(&policy, reason, &mut attachments, report);
+                S::attach_unusable(&policy, reason, &mut attachments, object_report);
             }
             (None, None) => {}
         }
-        outcome.findings.extend(in_bypass(&policy, spec.as_ref()));
-        outcome.statuses.insert(declared.object.clone(), status);
+        report.findings.extend(in_bypass(&policy, spec.as_ref()));
+        report.statuses.insert(declared.object.clone(), status);
     }
-    S::compare(&attachments, &mut outcome);
-    (attachments, outcome)
+    S::compare(&attachments, &mut report);
+    (attachments, report)
 }
 
 /// The effect of a bypass of the namespace of a policy for services of other namespaces.

@@ -26,7 +26,7 @@ struct Wide<'a> {
 }
 
 /// Reports each unreachable rule of a namespace's policies. A rule in audit decides about nothing and is left out.
-pub(super) fn report(policies: &[RuleSet<'_>], outcome: &mut ValidationReport) {
+pub(super) fn report(policies: &[RuleSet<'_>], report: &mut ValidationReport) {
     let wide: Vec<Wide<'_>> = policies.iter().enumerate().filter_map(widest).collect();
     for (place, policy) in policies.iter().copied().enumerate() {
         let elsewhere = wide
@@ -52,7 +52,7 @@ pub(super) fn report(policies: &[RuleSet<'_>], outcome: &mut ValidationReport) {
                 }
                 (None, None) => continue,
             };
-            tell(policy, index, by, &rest, outcome);
+            tell(policy, index, by, &rest, report);
         }
     }
 }
@@ -100,7 +100,7 @@ fn covers(selector: &Selector, other: &Selector) -> bool {
     }
 }
 
-fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, outcome: &mut ValidationReport) {
+fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, report: &mut ValidationReport) {
     let verb = match by.action {
         RuleAction::Allow => "allows",
         RuleAction::Deny => "denies",
@@ -118,9 +118,9 @@ fn tell(policy: RuleSet<'_>, index: usize, by: &Rule, name: &str, outcome: &mut 
         }
     };
     let (object, field) = (policy.object, format!("spec.rules[{index}]"));
-    if let Some(status) = outcome.statuses.get_mut(object) {
+    if let Some(status) = report.statuses.get_mut(object) {
         not_enforced(status, reason::UNREACHABLE, &field, &message);
     }
     let finding = Finding::warning(object, &*field, reason::UNREACHABLE, message);
-    outcome.findings.push(finding.fix(fix));
+    report.findings.push(finding.fix(fix));
 }

@@ -25,18 +25,18 @@ impl Update<'_> {
             return;
         }
         self.recompiled.settings += 1;
-        let (settings, spec, outcome) = mesh::settings(self.world);
+        let (settings, spec, report) = mesh::settings(self.world);
         self.all |= settings != *self.old.settings;
         let old = &self.old.settings;
         if (settings.origin.as_ref(), settings.bucket()) != (old.origin.as_ref(), old.bucket()) {
             self.new.captured = Arc::new(OnceLock::new());
         }
-        self.new.set_report(Source::Mesh, &self.old.mesh, &outcome);
+        self.new.set_report(Source::Mesh, &self.old.mesh, &report);
         self.new.settings = Arc::new(settings);
         if spec != *self.old.mesh_spec {
             self.new.mesh_spec = Arc::new(spec);
         }
-        self.new.mesh = Arc::new(outcome);
+        self.new.mesh = Arc::new(report);
     }
 
     /// Queues the policies that differ; every unit, if the settings differ.
@@ -79,23 +79,23 @@ impl Update<'_> {
     fn validate<S: Stored>(&mut self, namespace: &Arc<str>) {
         self.recompiled.add_policies(S::KIND);
         let unit = UnitId::Policies(S::KIND, Arc::clone(namespace));
-        let (attachments, outcome) = self.recorded(&unit, |recorder, compiled| {
+        let (attachments, report) = self.recorded(&unit, |recorder, compiled| {
             let (settings, earlier) = (&compiled.settings, &*compiled.validated);
             policy::validate::<S>(recorder, settings, earlier, namespace)
         });
         let source = Source::Policies(S::KIND, Arc::clone(namespace));
         if S::FEEDBACK {
-            self.new.set_findings(source, &outcome.findings);
+            self.new.set_findings(source, &report.findings);
             // Also where no attachment differs: after a change of the settings, or of a status.
             self.queue.add(UnitId::Reach(Arc::clone(namespace)));
             self.queue.add(UnitId::Statuses(Arc::clone(namespace)));
         } else {
             let none = ValidationReport::default();
-            let old = S::of(&self.old.validated).outcome(namespace);
-            self.new.set_report(source, old.unwrap_or(&none), &outcome);
+            let old = S::of(&self.old.validated).report(namespace);
+            self.new.set_report(source, old.unwrap_or(&none), &report);
         }
         let store = S::of_mut(Arc::make_mut(&mut self.new.validated));
-        for difference in store.set(namespace, attachments, outcome) {
+        for difference in store.set(namespace, attachments, report) {
             self.attachment::<S>(difference);
         }
     }

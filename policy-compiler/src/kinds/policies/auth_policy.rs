@@ -122,10 +122,10 @@ impl PolicyKind for AuthPolicySpec {
         of_namespace(policy, attachments).extend(denying);
     }
 
-    fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {
+    fn compare(attachments: &Attachments<Self>, report: &mut ValidationReport) {
         let policies = attachments.values().flatten();
         let sets: Vec<RuleSet<'_>> = policies.map(Policy::rule_set).collect();
-        unreachable::report(&sets, outcome);
+        unreachable::report(&sets, report);
     }
 
     fn differing_pods(old: Option<&Vec<Policy>>, new: Option<&Vec<Policy>>) -> Vec<Selector> {

@@ -123,9 +123,9 @@ impl PolicyKind for TrafficPolicySpec {
         old.server_side_differs(new)
     }
 
-    fn compare(attachments: &Attachments<Self>, outcome: &mut ValidationReport) {
+    fn compare(attachments: &Attachments<Self>, report: &mut ValidationReport) {
         for (object, message) in overridden::overridden(attachments.iter()) {
-            if let Some(status) = outcome.statuses.get_mut(object) {
+            if let Some(status) = report.statuses.get_mut(object) {
                 status.set(
                     ConditionType::Conflicted,
                     false,
