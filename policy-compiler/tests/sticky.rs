@@ -142,7 +142,7 @@ fn no_user_goes_back_while_the_new_version_grows_and_endpoints_change() -> Resul
         ensure!(all == again, "a user has two versions at {percent} %");
         hold(before.as_ref().unwrap_or(&all), &all, percent as usize)?;
         before = Some(all);
-        // Without the header each request is divided by itself.
+        // Without the header each request gets a backend by itself.
         let anonymous: Vec<u8> = (0..USERS).map(|_| Ok(call("")?.0)).collect::<Result<_>>()?;
         hold(&vec![1; USERS], &anonymous, percent as usize)?;
     }

@@ -92,8 +92,8 @@ pub struct TrafficSplitSpec {
 
     /// How all requests of a user get the same backend; ports that do not carry HTTP have no users. A user keeps the
     /// backend while its share grows. Where more than two backends have weight, users move between neighbors in the list
-    /// only, as long as nothing but the weights of these two changes, and their sum does not. Left out: each request is
-    /// divided by itself.
+    /// only, as long as nothing but the weights of these two changes, and their sum does not. Left out: each request gets
+    /// a backend by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,
 }

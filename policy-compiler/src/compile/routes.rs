@@ -120,7 +120,7 @@ fn canonical(entry: &RouteEntry, ready: &BTreeSet<Backend>) -> RouteEntry {
     let Action::Forward(forward) = &entry.rule.action else {
         return entry.clone();
     };
-    let weights = forward.divided(|backend| ready.contains(backend));
+    let weights = forward.weights_in_force(|backend| ready.contains(backend));
     let takers = weights.iter().filter(|weight| weight.in_force > 0).count();
     let alone = takers == 1 && !weights.iter().any(|weight| weight.is_held());
     let backends = forward.backends.iter().zip(weights);

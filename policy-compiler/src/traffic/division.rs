@@ -6,7 +6,7 @@ use super::weight::Weight;
 /// The largest sum of weights where a share is moved. Envoy has 32 bits for it.
 const WHOLE: u64 = 1_000_000_000;
 
-/// A backend of a rule when requests are divided.
+/// A backend of a rule when requests are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     /// It has a ready endpoint.
@@ -20,7 +20,7 @@ enum Taker {
 impl Forward {
     /// Returns the weights of the backends with the shares of those without a ready endpoint moved to those that have one. If none has one, the
     /// weights stay. The share of an invalid backend is the same before and after.
-    pub(crate) fn divided(&self, is_ready: impl Fn(&Backend) -> bool) -> Vec<Weight> {
+    pub(crate) fn weights_in_force(&self, is_ready: impl Fn(&Backend) -> bool) -> Vec<Weight> {
         let mut weights: Vec<Weight> = self.backends.iter().map(|of| of.weight).collect();
         // Alone, a backend has all requests, ready or not.
         if self.weighted().nth(1).is_none() {
@@ -38,7 +38,7 @@ impl Forward {
                 weight => (weight, taker(of)),
             })
             .collect();
-        let moved = divided(&takers).into_iter().flatten();
+        let moved = weights_in_force(&takers).into_iter().flatten();
         for (weight, moved) in weights.iter_mut().zip(moved) {
             weight.in_force = moved;
         }
@@ -47,7 +47,7 @@ impl Forward {
 
     /// Sets the weights in force.
     pub(crate) fn divide(&mut self, is_ready: impl Fn(&Backend) -> bool) {
-        let weights = self.divided(is_ready);
+        let weights = self.weights_in_force(is_ready);
         for (backend, weight) in self.backends.iter_mut().zip(weights) {
             backend.weight = weight;
         }
@@ -55,7 +55,7 @@ impl Forward {
 }
 
 /// The weights in force. None: no weight moves.
-fn divided(takers: &[(u32, Taker)]) -> Option<Vec<u32>> {
+fn weights_in_force(takers: &[(u32, Taker)]) -> Option<Vec<u32>> {
     let sum = |kind: Taker| {
         let of_kind = takers.iter().filter(|(_, taker)| *taker == kind);
         of_kind.map(|(weight, _)| u64::from(*weight)).sum::<u64>()
@@ -127,7 +127,7 @@ mod tests {
             (&[(2, Ready), (1, Held), (0, Refused)], Some(&[2, 0, 0])),
         ];
         for (takers, expected) in cases {
-            assert_eq!(divided(takers).as_deref(), expected, "{takers:?}");
+            assert_eq!(weights_in_force(takers).as_deref(), expected, "{takers:?}");
         }
     }
 
@@ -140,7 +140,7 @@ mod tests {
         fn refused_shares_and_proportions_of_ready_ones_stay(
             takers in prop::collection::vec((1..=1_000_000_u32, taker()), 1..=32),
         ) {
-            let Some(weights) = divided(&takers) else {
+            let Some(weights) = weights_in_force(&takers) else {
                 return Ok(());
             };
             let share = |weights: &[u32], kind: Taker| {

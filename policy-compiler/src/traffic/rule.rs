@@ -196,7 +196,7 @@ pub struct Forward {
     pub rewrite: Rewrite,
     /// The copies of requests that are sent to further backends.
     pub mirrors: Vec<Mirror>,
-    /// How users keep their backend. None: each request is divided by itself.
+    /// How users keep their backend. None: each request gets a backend by itself.
     pub sticky: Option<Sticky>,
     /// How the requests of a session get the same endpoint. None: each request gets an endpoint by itself.
     pub session: Option<Session>,

@@ -1,11 +1,11 @@
-//! The weight of a backend: as declared, and as requests are divided.
+//! The weight of a backend: as declared, and as requests are split.
 
 /// The weight of a backend, relative to the sum of its rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weight {
     /// The weight that the object of the rule has.
     pub declared: u32,
-    /// The weight by which requests are divided. Zero takes no requests.
+    /// The weight by which requests are split. Zero takes no requests.
     pub in_force: u32,
 }
 

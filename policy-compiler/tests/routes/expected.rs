@@ -165,9 +165,9 @@ fn aborted(answer: FaultAnswer, request: &Request) -> Answer {
 fn routes_of(table: &RouteTable, entry: &RouteEntry) -> (usize, usize) {
     let retries = &entry.rule.policy.retries;
     let forwards = matches!(entry.rule.action, Action::Forward(_));
-    let divided =
+    let split =
         retries.resends() && retries.resend == Resend::Idempotent && entry.matcher.method.is_none();
-    let ways = if forwards && divided { 2 } else { 1 };
+    let ways = if forwards && split { 2 } else { 1 };
     let known = entry.known_users().len() + entry.known_sessions(table).len();
     (known + 1, ways)
 }

@@ -1,4 +1,4 @@
-//! `TCPRoute` of Gateway API: the connections to a port that does not declare HTTP, divided among backends. The parts of all kinds of routes
+//! `TCPRoute` of Gateway API: the connections to a port that does not declare HTTP, split among backends. The parts of all kinds of routes
 //! are in `kinds/routes/`.
 
 use gateway_api::experimental::tcproutes as api;

@@ -1,4 +1,4 @@
-//! `TrafficSplit`: the calls to one service, divided among backends.
+//! `TrafficSplit`: the calls to one service, split among backends.
 
 mod backends;
 mod references;
@@ -73,8 +73,8 @@ pub(super) fn claim<S: DeclaredSpec + PolicyKind<Attachment = ServiceRules>>(
     if ports.is_empty() && report.status.in_force.is_none() {
         return;
     }
-    let divided = references.ports(spec);
-    ports.retain(|port| divided.contains(port));
+    let split = references.ports(spec);
+    ports.retain(|port| split.contains(port));
     let matchers = matches::matchers(spec);
     let target = Target::Service(service.clone());
     let attached = attachments.get(&target);

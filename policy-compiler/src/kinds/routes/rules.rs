@@ -109,13 +109,13 @@ impl Rule {
                 .is_ready(policy.settings, (name, port), family)
         };
         // No weight is held where no backend could take it.
-        let divided = called.iter().copied().filter(|family| {
+        let ready = called.iter().copied().filter(|family| {
             let mut services = services.iter();
             services.any(|(_, name, port)| !is_waiting(*family, name, *port))
         });
-        let divided: Vec<Option<Family>> = divided.collect();
+        let ready: Vec<Option<Family>> = ready.collect();
         let texts = services.iter().filter_map(|(weight, name, port)| {
-            let families = divided.iter().copied();
+            let families = ready.iter().copied();
             let held = families.filter(|family| is_waiting(*family, name, *port));
             let calls = calls_of(&held.collect::<Vec<_>>(), called.len())?;
             Some(format!("{field}: {name}:{port} has no ready endpoint{calls}, so its weight {weight} of {sum} goes to the other backends"))

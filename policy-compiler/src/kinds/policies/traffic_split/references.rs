@@ -89,7 +89,7 @@ impl References {
     }
 
     /// Warns of a port of another protocol than that of the split, for each service that is named. Calls reach it, but its servers treat
-    /// them differently. `ports`: those that are divided.
+    /// them differently. `ports`: those that are split.
     pub(super) fn differing(&self, object: &ObjectRef, ports: &BTreeSet<Port>) -> Vec<Finding> {
         let all = self.backends.iter().chain(&self.mirrors);
         let differing = all.filter_map(|of| {
@@ -110,14 +110,14 @@ impl References {
         backend.is_some_and(|of| of.error.is_some() && of.lacks == self.claimed)
     }
 
-    /// The ports that are divided: those at which all backends with weight can be reached that can be reached at all.
+    /// The ports that are split: those at which all backends with weight can be reached that can be reached at all.
     pub(super) fn ports(&self, spec: &TrafficSplitSpec) -> BTreeSet<Port> {
         let backends = spec.backends.iter().zip(&self.backends).enumerate();
         let there = backends.filter(|(index, (of, _))| of.weight > 0 && !self.is_missing(*index));
         let lacked = there.flat_map(|(_, (_, reference))| &reference.lacks);
         let lacked: BTreeSet<&Port> = lacked.collect();
-        let divided = self.claimed.iter().filter(|port| !lacked.contains(port));
-        divided.copied().collect()
+        let split = self.claimed.iter().filter(|port| !lacked.contains(port));
+        split.copied().collect()
     }
 
     /// Whether the split divides the traffic of a port, in spite of its faults.
