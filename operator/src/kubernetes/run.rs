@@ -123,10 +123,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             ..
         } = &starting.options;
         plane.trace_changes(trace_endpoint.clone(), Some(pod.clone()), &mut tasks);
-        let served = plane.start(reader, tokens, sockets, &mut tasks)?;
+        let handles = plane.start(reader, tokens, sockets, &mut tasks)?;
         let shown = plane.count_sidecars();
         starting.doors(&plane, admin, webhook, &shown, &mut tasks)?;
-        starting.statuses(&plane, served, uid, shown, &mut tasks);
+        starting.statuses(&plane, handles, uid, shown, &mut tasks);
         tasks.spawn("readiness", readiness(plane.snapshots, ready, tasks.stop()));
     }
     Ok(tasks.run().await?)
@@ -226,7 +226,7 @@ impl Starting {
     fn statuses(
         &self,
         plane: &Plane,
-        served: PlaneHandles,
+        handles: PlaneHandles,
         uid: String,
         shown: Arc<Shown>,
         tasks: &mut Tasks,
@@ -251,7 +251,7 @@ impl Starting {
             stop.clone(),
         );
         tasks.spawn("report", publishing);
-        let scopes = self.tend(plane, &served, &peers, tasks);
+        let scopes = self.tend(plane, &handles, &peers, tasks);
         let election = Election::new(&self.client, self.options.pod.clone());
         let (counts, counted) = watch::channel(Arc::new(Count::default()));
         let writer = Writer {
@@ -271,7 +271,7 @@ impl Starting {
         tasks.spawn("statuses", writer.run(stop.clone()));
         let counter = Counter {
             snapshots: plane.snapshots.clone(),
-            served,
+            handles,
             rejections: Arc::clone(&plane.rejections),
             trials: Arc::clone(&plane.trials),
             cache: Arc::clone(&self.cache),
@@ -296,7 +296,7 @@ impl Starting {
     fn tend(
         &self,
         plane: &Plane,
-        served: &PlaneHandles,
+        handles: &PlaneHandles,
         peers: &Arc<Peers>,
         tasks: &mut Tasks,
     ) -> watch::Receiver<bool> {
@@ -310,7 +310,7 @@ impl Starting {
         let read = store.is_read();
         tasks.spawn("scopes of others", Arc::clone(&store).listen(stop.clone()));
         tasks.spawn("scope store", store.keep(stop.clone()));
-        let server = Arc::clone(&served.server);
+        let server = Arc::clone(&handles.server);
         let rebalancing = rebalance::run(
             server,
             Arc::clone(peers),
@@ -322,7 +322,7 @@ impl Starting {
             client: client(),
             cache: Arc::clone(&self.cache),
             mesh: Arc::clone(&plane.mesh),
-            registry: Arc::clone(&served.registry),
+            registry: Arc::clone(&handles.registry),
             rejections: Arc::clone(&plane.rejections),
             metrics: plane.metrics(),
             plan: self.options.audit,

@@ -52,7 +52,7 @@ pub(super) struct Count {
 /// Counts proxies for the statuses and for the other replicas.
 pub(super) struct Counter {
     pub(super) snapshots: Snapshots,
-    pub(super) served: PlaneHandles,
+    pub(super) handles: PlaneHandles,
     pub(super) rejections: Arc<RejectionStore>,
     pub(super) trials: Arc<Trials>,
     pub(super) cache: Arc<Cache>,
@@ -65,8 +65,8 @@ impl Counter {
     /// Counts whenever something changed.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Ended {
         let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
-        let (mut acks, mut tried) = (self.served.registry.changes(), self.trials.changes());
-        let mut heard = self.served.mesh.withdrawals().heard();
+        let (mut acks, mut tried) = (self.handles.registry.changes(), self.trials.changes());
+        let mut heard = self.handles.mesh.withdrawals().heard();
         let mut counted = None;
         loop {
             acks.mark_unchanged();
@@ -96,7 +96,7 @@ impl Counter {
         snapshot: Arc<Snapshot>,
         results: bool,
     ) {
-        let (mesh, registry) = (&self.served.mesh, &self.served.registry);
+        let (mesh, registry) = (&self.handles.mesh, &self.handles.registry);
         let withdrawals = mesh.withdrawals();
         let withdrawn = withdrawals.look(&snapshot, &**mesh, registry);
         let (observations, changed) = observer.observe(&snapshot, mesh, registry);
@@ -401,13 +401,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_result_of_a_trial_is_counted_though_no_proxy_says_anything() {
-        let (served, directory) = (handles(), tempfile::tempdir().unwrap());
+        let (handles, directory) = (handles(), tempfile::tempdir().unwrap());
         // An Envoy that accepts everything.
         let trials = Arc::new(Trials::new(Some("/bin/true".into()), directory.path()));
         let (counts, mut counted) = watch::channel(Arc::default());
         let counter = Counter {
-            snapshots: served.mesh.snapshots(),
-            served,
+            snapshots: handles.mesh.snapshots(),
+            handles,
             rejections: Arc::default(),
             trials: Arc::clone(&trials),
             cache: Arc::new(Cache::new(Arc::default())),

@@ -137,14 +137,14 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         "scope store",
         scopes::keep(store, Arc::clone(&plane.scopes), stop.clone()),
     );
-    let served = plane.start(reader, tokens, sockets, &mut tasks)?;
+    let handles = plane.start(reader, tokens, sockets, &mut tasks)?;
     serve_readers(&plane, &options.runtime, &mut tasks);
     let files = Files {
         statuses,
         shown: plane.count_sidecars(),
         runtime: options.runtime,
     };
-    let statuses = publish(plane, served, files, stop);
+    let statuses = publish(plane, handles, files, stop);
     tasks.spawn("statuses", statuses);
     Ok(tasks.run().await?)
 }

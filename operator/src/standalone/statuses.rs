@@ -181,22 +181,22 @@ pub struct Files {
 /// When a file cannot be written, or a source of their content is gone.
 pub async fn publish(
     plane: Plane,
-    served: PlaneHandles,
+    handles: PlaneHandles,
     files: Files,
     stop: CancellationToken,
 ) -> Ended {
     let statuses = &files.statuses;
     let (mut observer, mut blamer) = (ProxyObserver::default(), Blamer::default());
-    let (mut acks, mut tried) = (served.registry.changes(), plane.trials.changes());
-    let mut snapshots = served.mesh.snapshots();
-    let certificates = served.mesh.certificates();
+    let (mut acks, mut tried) = (handles.registry.changes(), plane.trials.changes());
+    let mut snapshots = handles.mesh.snapshots();
+    let certificates = handles.mesh.certificates();
     let (mut written, mut absent) = (Written::default(), AbsentPolicies::default());
     loop {
         acks.mark_unchanged();
         tried.mark_unchanged();
         let newest = snapshots.borrow_and_update().clone();
         if let Some(snapshot) = newest {
-            let (mesh, registry) = (&served.mesh, &served.registry);
+            let (mesh, registry) = (&handles.mesh, &handles.registry);
             mesh.withdrawals().look(&snapshot, &**mesh, registry);
             let (observations, _) = observer.observe(&snapshot, mesh, registry);
             files.shown.show(&snapshot, &observations);
@@ -204,7 +204,7 @@ pub async fn publish(
             let rejected = Rejected {
                 snapshot: &snapshot,
                 observations: &observations,
-                mesh: &served.mesh,
+                mesh: &handles.mesh,
                 trials: &plane.trials,
             };
             blamer.set_aside(&rejected, &plane.rejections, good);
@@ -217,7 +217,7 @@ pub async fn publish(
             };
             let mut report = ProxyCounts::of(&snapshot, &evidence, known);
             report.add_absent(&snapshot, &evidence, &observations, |proxy| {
-                absent.of(&snapshot, &served.mesh, proxy)
+                absent.of(&snapshot, &handles.mesh, proxy)
             });
             let (items, changed) = statuses.update(&snapshot, &report, &Time(Timestamp::now()));
             written.write(
@@ -226,7 +226,7 @@ pub async fn publish(
                 items,
                 &states(&snapshot, &observations, &certificates),
             )?;
-            served.mesh.written(&changed);
+            handles.mesh.written(&changed);
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
