@@ -28,14 +28,14 @@ pub struct Usage {
     /// The samples that could not be taken.
     failed: usize,
     /// Why there are none, or fewer: the latest reason.
-    trouble: Option<String>,
+    reason: Option<String>,
 }
 
 impl Usage {
     /// No use is known.
     pub fn unknown(reason: &str) -> Self {
         Self {
-            trouble: Some(reason.to_owned()),
+            reason: Some(reason.to_owned()),
             ..Self::default()
         }
     }
@@ -63,7 +63,7 @@ impl Usage {
             match sample().await {
                 Ok(Some(pods)) => self.take(&pods),
                 Ok(None) if !self.is_known() && self.failed == 0 => {
-                    self.trouble = Some(NO_API.to_owned());
+                    self.reason = Some(NO_API.to_owned());
                     return;
                 }
                 Ok(None) => self.fail(NO_API.to_owned()),
@@ -84,7 +84,7 @@ impl Usage {
     fn fail(&mut self, reason: String) {
         crate::out::note!("heddle: no sample: {reason}");
         self.failed += 1;
-        self.trouble = Some(reason);
+        self.reason = Some(reason);
     }
 
     /// Takes one sample of all pods.
@@ -119,8 +119,8 @@ impl Usage {
 
     /// The limits of the figures.
     pub fn notes(&self) -> Vec<String> {
-        let trouble = self.trouble.as_ref();
-        let trouble = trouble.map(|reason| match self.is_known() {
+        let reason = self.reason.as_ref();
+        let missing = reason.map(|reason| match self.is_known() {
             true => format!(
                 "{} of {} failed, so that higher use may be missing; the last one: {reason}",
                 self.failed,
@@ -129,10 +129,10 @@ impl Usage {
             false => format!("no use is known, and nothing is proposed: {reason}"),
         });
         let short = (self.samples == 1).then(|| {
-            "the use is of one moment: watch the busiest hour by --for before you lower a request"
+            "the use is of one moment; watch the busiest hour by --for before you lower a request"
                 .to_owned()
         });
-        trouble.into_iter().chain(short).collect()
+        missing.into_iter().chain(short).collect()
     }
 }
 
