@@ -54,8 +54,8 @@ pub struct Pending {
     pub reason: String,
 }
 
-/// Waits for all sidecars that a state is about. Shows the progress. While the API server or the replicas do not answer, the control plane is
-/// pending.
+/// Waits for all sidecars that a state is about. Shows the progress. While the API server or the replicas do not answer, the control plane
+/// is pending.
 pub async fn wait(cluster: &ClusterArgs, awaited: Awaited<'_>, longest: Duration) -> Acknowledged {
     let (source, until) = (Source::Cluster(cluster.clone()), Instant::now() + longest);
     let (mut shown, mut good) = (None, 0);
