@@ -38,11 +38,18 @@ impl ClusterArgs {
     pub async fn config(&self) -> Result<Config> {
         let mut config = match &self.context {
             Some(context) => {
-                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                let options = KubeConfigOptions {
+                    context: Some(context.clone()),
+                    ..KubeConfigOptions::default()
+                };
                 let kubeconfig = Kubeconfig::read().context("cannot read the kubeconfig")?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.context("cannot use that context")?
+                Config::from_custom_kubeconfig(kubeconfig, &options)
+                    .await
+                    .context("cannot use that context")?
             }
-            None => Config::infer().await.context("no cluster: neither a kubeconfig nor a pod's service account; set KUBECONFIG")?,
+            None => Config::infer().await.context(
+                "no cluster: neither a kubeconfig nor a pod's service account; set KUBECONFIG",
+            )?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.read_timeout = Some(CALL_TIMEOUT);

@@ -18,7 +18,8 @@ use crate::findings::plural;
 /// The time between two samples: metrics-server takes one every 15 s.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-const NO_API: &str = "the cluster has no metrics API; install metrics-server, or another source of metrics.k8s.io";
+const NO_API: &str =
+    "the cluster has no metrics API; install metrics-server, or another source of metrics.k8s.io";
 
 /// The highest use of each sidecar.
 #[derive(Debug, Default)]
