@@ -109,6 +109,7 @@ const CASES: &[Case] = &[
             "retries   1 at most",
             "policies  TrafficPolicy shop/search, TrafficPolicy shop/search-route, TrafficPolicy shop/suggest\n",
             "order     HTTPRoute shop/search (itself): timeouts.request; TrafficPolicy shop/suggest (rule): timeouts; TrafficPolicy shop/search-route (route): retries; TrafficPolicy shop/search (service): limits\n",
+            "  headers  response sets x-served-by: search\n",
         ],
     },
     // A user without a place, and one with the last of a hundred.

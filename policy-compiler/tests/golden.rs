@@ -1,6 +1,8 @@
 //! Every case of `tests/golden`: real Kubernetes YAML in, all that comes of it out. `BLESS=1` rewrites the outputs,
 //! with `GOLDEN_FILTER` only those of cases with that text in their names.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod harness;
 
 use std::collections::{BTreeSet, HashMap};

@@ -134,7 +134,7 @@ fn retries(of: &CallRetries) -> Value {
 
 fn backend(of: &ExplainedBackend) -> Value {
     json!({
-        "backend": of.backend.to_string(), "weight": of.weight,
+        "backend": of.backend.to_string(), "weight": of.weight, "headers": of.headers.to_string(),
         "retryBudget": of.retry_budget.map(|of| json!({"percent": of.percent, "minimum": of.minimum})),
         "policies": of.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "servers": of.servers.iter().map(servers).collect::<Vec<_>>(),

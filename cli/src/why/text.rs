@@ -109,7 +109,9 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         .sum();
     for backend in &explanation.backends {
         lines.push(backend_line(backend, sum));
-        lines.extend(bounds(backend).map(bounds_line));
+        let changed = !backend.headers.is_empty();
+        lines.extend(changed.then(|| of_backend("  headers", backend.headers.to_string())));
+        lines.extend(bounds(backend).map(|text| of_backend("  bounds", text)));
         for servers in &backend.servers {
             lines.push(server_line(explanation, servers));
             lines.extend(servers.limits.iter().map(limit_line));
@@ -249,9 +251,9 @@ fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
     }
 }
 
-const fn bounds_line(text: String) -> Line {
+const fn of_backend(title: &'static str, text: String) -> Line {
     Line {
-        title: "  bounds",
+        title,
         text,
         color: None,
     }

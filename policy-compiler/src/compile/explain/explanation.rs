@@ -206,6 +206,8 @@ pub struct ExplainedBackend {
     pub backend: Backend,
     /// Its weight, relative to the sum of all.
     pub weight: u32,
+    /// Its changes of headers, beside those of the rule.
+    pub headers: HeaderPolicy,
     /// The bound on retries to it at the same time, of one caller. None: 1024, and bytes have none.
     pub retry_budget: Option<RetryBudget>,
     /// The policies that set bounds on its use.

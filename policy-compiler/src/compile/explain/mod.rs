@@ -18,8 +18,8 @@ use super::listeners::listener_name;
 use super::{Compiled, Proxy};
 use crate::finding::ObjectRef;
 use crate::traffic::{
-    self, Action, Backend, ExternalHost, Forward, HostPolicy, RetryBudget, RouteEntry, RouteRule,
-    RuleId, Upstream, evaluate, unrouted,
+    self, Action, Backend, ExternalHost, Forward, HeaderPolicy, HostPolicy, RetryBudget,
+    RouteEntry, RouteRule, RuleId, Upstream, evaluate, unrouted,
 };
 use crate::world::{Capture, Family, NamespacedName, Pod, Port, Protocol, Service};
 
@@ -281,6 +281,7 @@ impl Compiled {
             let (retry_budget, policies) = upstream.map(bounds).unwrap_or_default();
             explanation.backends.push(ExplainedBackend {
                 weight: share.weight,
+                headers: share.headers.clone(),
                 retry_budget,
                 policies,
                 ..whole(named.unwrap_or(share.backend).clone(), servers)
@@ -377,6 +378,7 @@ fn whole(backend: Backend, servers: Vec<Servers>) -> ExplainedBackend {
     ExplainedBackend {
         backend,
         weight: 1,
+        headers: HeaderPolicy::default(),
         retry_budget: None,
         policies: BTreeSet::new(),
         servers,
