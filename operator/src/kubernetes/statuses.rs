@@ -362,6 +362,10 @@ fn was_programmed(snapshot: &Snapshot, cache: &Cache, object: &ObjectRef) -> boo
 }
 
 #[cfg(test)]
+#[path = "statuses_tests.rs"]
+mod writer_tests;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
