@@ -130,3 +130,92 @@ impl MeshSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use heddle_policy_compiler::{World, compile, ingest};
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::scope::{LearnResult, MAX_ABSENT_PER_NAMESPACE, Scopes};
+
+    /// The services `used` and `unused`.
+    fn snapshot() -> Snapshot {
+        let service = |(number, name)| {
+            format!(
+                "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: shop}}
+spec: {{clusterIP: 10.96.0.{number}, clusterIPs: [10.96.0.{number}], selector: {{app: {name}}}, ports: [{{name: http, port: 80}}]}}
+---"
+            )
+        };
+        let services: String = [(1, "used"), (2, "unused")].map(service).concat();
+        let mut builder = World::builder();
+        let (objects, _) = ingest::parse_yaml("world.yaml", &services).into_objects();
+        for object in objects {
+            builder.apply(object);
+        }
+        let world = builder.world();
+        Snapshot {
+            compiled: compile(&world),
+            world,
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn the_metrics_count_the_scopes_that_a_sweep_has_left() {
+        let (scopes, metrics) = (Arc::<Scopes>::default(), Arc::<Metrics>::default());
+        let domain = "cluster.local".parse().unwrap();
+        let interval = Duration::from_secs(10);
+        let mesh = MeshSource::new(domain, Arc::clone(&scopes), interval, Arc::clone(&metrics));
+        let learn = |workload: &WorkloadRef, service: &str, at: Seconds| {
+            let destination = format!("service/shop/{service}:80").parse().unwrap();
+            let learned = scopes.learn(workload, &destination, None, at);
+            assert_eq!(learned, LearnResult::Now);
+        };
+        let (cart, gone) = (
+            WorkloadRef::new("shop", "cart"),
+            WorkloadRef::new("shop", "gone"),
+        );
+        learn(&cart, "used", now());
+        learn(&cart, "unused", now() - ABSENT);
+        learn(&cart, "deleted", now());
+        learn(&gone, "deleted", now());
+        // More workloads than the bound of their namespace.
+        for number in 0..MAX_ABSENT_PER_NAMESPACE + 7 {
+            learn(
+                &WorkloadRef::new("ci", &format!("job-{number}")),
+                "used",
+                now(),
+            );
+        }
+        let metric = |name: &str| {
+            let text = metrics.text().unwrap();
+            let mut lines = text.lines();
+            lines.find_map(|line| {
+                let value = line.strip_prefix(name)?.strip_prefix(' ')?;
+                value.parse::<usize>().ok()
+            })
+        };
+        let snapshot = snapshot();
+        for forgotten in [7, 7] {
+            mesh.sweep_once(&snapshot);
+            let left = MAX_ABSENT_PER_NAMESPACE + 1;
+            for (name, value) in [
+                ("heddle_scope_workloads", left),
+                ("heddle_scope_destinations", left),
+                ("heddle_scope_largest", 1),
+                ("heddle_scope_absent_workloads", left),
+                ("heddle_scope_forgotten_workloads_total", forgotten),
+            ] {
+                assert_eq!(metric(name), Some(value), "{name}");
+            }
+        }
+        let cart = scopes.of(&cart);
+        let active: Vec<String> = cart.active.iter().map(ToString::to_string).collect();
+        assert_eq!(active, ["service/shop/used:80"]);
+    }
+}
