@@ -236,6 +236,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::traffic::{
@@ -296,17 +297,40 @@ mod tests {
         )
     }
 
+    /// The rules of a table: those of routes, of splits, and that of the whole service. All rules of a route have its age, and some
+    /// routes have the same one. The names of the rules would give another order than their indices.
+    fn rules() -> impl Strategy<Value = Vec<RuleId>> {
+        let routes = [("other", "a"), ("other", "b"), ("shop", "a"), ("shop", "b")];
+        let ages = proptest::collection::vec(proptest::option::of(0..3_i64), routes.len());
+        ages.prop_map(move |ages| {
+            let mut rules = vec![RuleId::WholeService];
+            for index in 0..3 {
+                for ((namespace, name), created) in routes.into_iter().zip(&ages) {
+                    rules.push(RuleId::Route {
+                        created: *created,
+                        object: ObjectRef::new(ObjectKind::HTTPRoute, namespace, name),
+                        index,
+                        name: (index != 1).then(|| format!("rule-{}", 9 - index).into()),
+                    });
+                }
+                for name in ["a", "b"] {
+                    let split = ObjectRef::new(ObjectKind::TrafficSplit, "shop", name);
+                    rules.push(RuleId::Declared(split, index));
+                }
+            }
+            rules
+        })
+    }
+
     fn entries() -> impl Strategy<Value = Vec<RouteEntry>> {
-        let one = (matcher(), "[ab]", 0..3_usize, 0..3_usize);
-        proptest::collection::vec(one, 0..12).prop_map(|all| {
-            let entry = |(matcher, name, index, alternative): (_, String, _, _)| {
-                let object = ObjectRef {
-                    kind: ObjectKind::TrafficSplit,
-                    namespace: "shop".into(),
-                    name: name.into(),
-                };
+        let one = (matcher(), any::<Index>(), 0..3_usize);
+        let all = proptest::collection::vec(one, 0..12);
+        // With one matcher for all, the rules alone decide.
+        let same = proptest::option::of(matcher());
+        (rules(), all, same).prop_map(|(rules, all, same)| {
+            let entry = |(matcher, rule, alternative): (_, Index, _)| {
                 let rule = RouteRule {
-                    id: RuleId::Declared(object, index),
+                    id: rule.get(&rules).clone(),
                     action: Action::Respond {
                         status: 200,
                         body: "".into(),
@@ -316,7 +340,7 @@ mod tests {
                     origins: BTreeSet::new(),
                 };
                 RouteEntry {
-                    matcher,
+                    matcher: same.clone().unwrap_or(matcher),
                     alternative,
                     rule: Arc::new(rule),
                 }
@@ -326,6 +350,19 @@ mod tests {
             all.filter(|entry| seen.insert((entry.rule.id.clone(), entry.alternative)))
                 .collect()
         })
+    }
+
+    /// The age, the object and the index of a rule, without the order of `RuleId`. The oldest route comes first, and one without a
+    /// time before those; then come other objects, and last the whole service.
+    fn origin(rule: &RuleId) -> (u8, Option<i64>, Option<(&str, &str)>, usize) {
+        let (group, created, index) = match rule {
+            RuleId::Route { created, index, .. } => (0, *created, *index),
+            RuleId::Declared(_, index) => (1, None, *index),
+            RuleId::WholeService => (2, None, 0),
+        };
+        let object = rule.object();
+        let object = object.map(|object| (&*object.namespace, &*object.name));
+        (group, created, object, index)
     }
 
     /// The order as Gateway API words it, without the rank.
@@ -362,7 +399,7 @@ mod tests {
             .then(y.method.is_some().cmp(&x.method.is_some()))
             .then(headers(y).cmp(&headers(x)))
             .then(y.query.len().cmp(&x.query.len()))
-            .then(a.rule.id.cmp(&b.rule.id))
+            .then(origin(&a.rule.id).cmp(&origin(&b.rule.id)))
             .then(a.alternative.cmp(&b.alternative))
     }
 
