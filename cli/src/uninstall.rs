@@ -269,6 +269,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::{NAMESPACE, WEBHOOK};
     use crate::fake::{Server, pods};
 
     const PODS: &str = "/api/v1/pods";
@@ -364,6 +365,38 @@ mod tests {
         assert!(at("Deployment") < at("CustomResourceDefinition"));
         assert!(at("CustomResourceDefinition") < at("Namespace"));
         assert!(at("Namespace") < at("ClusterRole"));
+    }
+
+    /// The root and its ConfigMap go with their namespace. A webhook with the CA bundle of before would make the next control plane wait
+    /// for the lost root.
+    #[tokio::test]
+    async fn nothing_remembers_the_root_of_a_mesh_after_its_uninstallation() {
+        let domain = "cluster.local".parse().unwrap();
+        let (root, _) = heddle_identity::Ca::create(&domain, std::time::SystemTime::now()).unwrap();
+        let bundle = k8s_openapi::ByteString(root.trust_bundle().as_bytes().to_vec());
+        let webhooks = [json!({"name": "inject.heddle.dev", "clientConfig": {"caBundle": bundle}})];
+        let webhook = json!({"metadata": {"name": WEBHOOK}, "webhooks": webhooks});
+        let webhook_path = format!(
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{WEBHOOK}"
+        );
+        let namespace = json!({"metadata": {"name": NAMESPACE}});
+        let namespace_path = format!("/api/v1/namespaces/{NAMESPACE}");
+        for keep_crds in [false, true] {
+            let objects = [
+                (&*webhook_path, webhook.clone()),
+                (&*namespace_path, namespace.clone()),
+            ];
+            let server = Server::with(objects);
+            let client = server.client();
+            let known = crate::ca::remembered(&client).await.unwrap();
+            assert_eq!(known.as_deref(), Some(root.fingerprint()));
+            let deadline = Instant::now() + Duration::from_secs(60);
+            for object in plan(keep_crds).unwrap() {
+                delete(&client, &object, deadline).await.unwrap();
+            }
+            assert_eq!(crate::ca::remembered(&client).await.unwrap(), None);
+            assert_eq!(server.paths(), [""; 0]);
+        }
     }
 
     #[test]
