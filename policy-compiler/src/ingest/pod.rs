@@ -191,10 +191,13 @@ fn containers(spec: &core::PodSpec) -> impl Iterator<Item = &core::Container> {
         .chain(&spec.containers)
 }
 
+/// The service account. `serviceAccount` is the old name of the field, which the API server reads where the new one is
+/// empty (`Convert_v1_PodSpec_To_core_PodSpec` in `pkg/apis/core/v1/conversion.go`).
 fn service_account(spec: &core::PodSpec) -> &str {
-    spec.service_account_name
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    [&spec.service_account_name, &spec.service_account]
+        .into_iter()
+        .filter_map(|name| name.as_deref())
+        .find(|name| !name.is_empty())
         .unwrap_or("default")
 }
 
@@ -306,6 +309,27 @@ fn ports(
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_old_name_of_the_service_account_counts_where_the_new_one_is_empty() {
+        for (names, account) in [
+            (json!({}), "default"),
+            (json!({"serviceAccount": ""}), "default"),
+            (json!({"serviceAccount": "old"}), "old"),
+            (
+                json!({"serviceAccount": "old", "serviceAccountName": ""}),
+                "old",
+            ),
+            (
+                json!({"serviceAccount": "old", "serviceAccountName": "new"}),
+                "new",
+            ),
+            (json!({"serviceAccountName": "new"}), "new"),
+        ] {
+            let spec: core::PodSpec = serde_json::from_value(names.clone()).unwrap();
+            assert_eq!(service_account(&spec), account, "{names}");
+        }
+    }
 
     #[test]
     fn the_revisions_of_a_workload_are_one_workload() {

@@ -13,7 +13,7 @@ use super::{KubeObject, WorkloadTemplate};
 use crate::finding::{Finding, ObjectRef};
 
 /// The fields of a pod's spec that decide about traffic.
-const POD_FIELDS: [&str; 8] = [
+const POD_FIELDS: [&str; 9] = [
     "containers",
     "dnsConfig",
     "dnsPolicy",
@@ -21,6 +21,7 @@ const POD_FIELDS: [&str; 8] = [
     "initContainers",
     "nodeSelector",
     "os",
+    "serviceAccount",
     "serviceAccountName",
 ];
 /// The fields of a container that decide about traffic.
@@ -165,6 +166,14 @@ mod tests {
                 "spec.containers[0].ports[0].containerPort",
             ),
             (json!({"containers": "none"}), "spec.containers"),
+            (
+                json!({"containers": [], "serviceAccount": 7}),
+                "spec.serviceAccount",
+            ),
+            (
+                json!({"containers": [], "serviceAccountName": 7}),
+                "spec.serviceAccountName",
+            ),
             (
                 json!({"containers": [], "hostNetwork": "yes"}),
                 "spec.hostNetwork",
