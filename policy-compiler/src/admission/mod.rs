@@ -48,13 +48,13 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
         return Vec::new();
     };
     let mut found = metadata::name(object);
-    let properties = schema.properties.as_ref();
-    let Some(spec) = properties.and_then(|properties| properties.get("spec")) else {
+    let Some(spec) = of_spec(schema) else {
         return found;
     };
     let value = object.get("spec").filter(|spec| !spec.is_null()).cloned();
     match value.or_else(|| default_spec(kind)) {
         Some(mut value) => {
+            structural::remove_nulls(spec, &mut value);
             structural::check(spec, &mut value, "spec", &mut found);
             if found.is_empty() {
                 cel::check(spec, &value, "spec", &mut found);
@@ -76,10 +76,24 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     found
 }
 
+/// Removes the nulls of the spec that the API server removes before it validates an object of a kind. A null of a nullable field stays, and
+/// the type refuses it.
+pub(crate) fn remove_nulls(kind: Kind, object: &mut Value) {
+    if let Some(spec) = schemas().get(&kind).and_then(of_spec)
+        && let Some(value) = object.get_mut("spec")
+    {
+        structural::remove_nulls(spec, value);
+    }
+}
+
+fn of_spec(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
+    schema.properties.as_ref()?.get("spec")
+}
+
 /// Returns the spec that the API server fills in for an object of a kind without one; none if the kind demands a spec.
 #[must_use]
 pub(crate) fn default_spec(kind: Kind) -> Option<Value> {
-    let spec = schemas().get(&kind)?.properties.as_ref()?.get("spec")?;
+    let spec = of_spec(schemas().get(&kind)?)?;
     spec.default.as_ref().map(|default| default.0.clone())
 }
 

@@ -12,7 +12,41 @@ use super::compiled::CompiledTexts;
 
 static PATTERNS: CompiledTexts<Regex> = CompiledTexts::new();
 
-/// Checks a value and fills in its defaults. Nulls that are not nullable are removed first, as the API server does.
+/// Removes the nulls of fields, and of entries of maps, that are not nullable. The API server does so before it fills in defaults and
+/// validates.
+pub(super) fn remove_nulls(schema: &JSONSchemaProps, value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.retain(|name, value| {
+            let Some(field) = field(schema, name) else {
+                return true;
+            };
+            remove_nulls(field, value);
+            !value.is_null() || field.nullable == Some(true)
+        }),
+        Value::Array(items) => {
+            if let Some(JSONSchemaPropsOrArray::Schema(of_item)) = &schema.items {
+                items
+                    .iter_mut()
+                    .for_each(|item| remove_nulls(of_item, item));
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Returns the schema of a field of an object, or of an entry of a map.
+fn field<'a>(schema: &'a JSONSchemaProps, name: &str) -> Option<&'a JSONSchemaProps> {
+    let properties = schema.properties.as_ref();
+    let others = match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(others)) => Some(&**others),
+        Some(JSONSchemaPropsOrBool::Bool(_)) | None => None,
+    };
+    properties
+        .and_then(|properties| properties.get(name))
+        .or(others)
+}
+
+/// Checks a value without nulls that are not nullable, and fills in its defaults.
 pub(super) fn check(
     schema: &JSONSchemaProps,
     value: &mut Value,
@@ -182,18 +216,13 @@ fn object(
     path: &str,
     found: &mut Vec<Violation>,
 ) {
-    let bounds = (schema.min_properties, schema.max_properties);
-    count(fields.len(), bounds, (path, "entries"), found);
-    let known = schema.properties.as_ref();
-    let of_field = |name: &str| known.and_then(|known| known.get(name));
-    fields.retain(|name, value| {
-        !value.is_null() || of_field(name).is_none_or(|field| field.nullable == Some(true))
-    });
-    for (name, field) in known.into_iter().flatten() {
+    for (name, field) in schema.properties.iter().flatten() {
         if let (Some(default), false) = (&field.default, fields.contains_key(name)) {
             fields.insert(name.clone(), default.0.clone());
         }
     }
+    let bounds = (schema.min_properties, schema.max_properties);
+    count(fields.len(), bounds, (path, "entries"), found);
     for name in schema.required.iter().flatten() {
         if !fields.contains_key(name) {
             fail(
@@ -203,15 +232,11 @@ fn object(
             );
         }
     }
-    let others = match &schema.additional_properties {
-        Some(JSONSchemaPropsOrBool::Schema(others)) => Some(&**others),
-        Some(JSONSchemaPropsOrBool::Bool(_)) | None => None,
-    };
     let open = schema.x_kubernetes_preserve_unknown_fields == Some(true)
         || schema.additional_properties == Some(JSONSchemaPropsOrBool::Bool(true));
     for (name, value) in fields.iter_mut() {
         let at = format!("{path}.{name}");
-        match of_field(name).or(others) {
+        match field(schema, name) {
             Some(field) => check(field, value, &at, found),
             None if open => {}
             None => fail(
@@ -220,5 +245,78 @@ fn object(
                 found,
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schemas;
+    use super::*;
+    use serde_json::json;
+
+    /// Finds the schemas of all maps.
+    fn collect<'a>(schema: &'a JSONSchemaProps, maps: &mut Vec<&'a JSONSchemaProps>) {
+        maps.extend(
+            matches!(
+                schema.additional_properties,
+                Some(JSONSchemaPropsOrBool::Schema(_))
+            )
+            .then_some(schema),
+        );
+        let items = match &schema.items {
+            Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&**items),
+            Some(JSONSchemaPropsOrArray::Schemas(_)) | None => None,
+        };
+        let fields = schema.properties.iter().flatten().map(|(_, field)| field);
+        fields.chain(items).for_each(|schema| collect(schema, maps));
+    }
+
+    #[test]
+    fn a_null_entry_of_any_map_is_an_entry_left_out() {
+        let mut maps = Vec::new();
+        schemas()
+            .values()
+            .for_each(|schema| collect(schema, &mut maps));
+        assert!(maps.len() > 3, "{}", maps.len());
+        for map in maps {
+            let mut value = json!({"a": null, "b": "c"});
+            remove_nulls(map, &mut value);
+            assert_eq!(value, json!({"b": "c"}));
+        }
+    }
+
+    #[test]
+    fn nulls_are_judged_before_entries_are_counted_and_defaults_filled_in() {
+        let schema: JSONSchemaProps = serde_json::from_value(json!({
+            "type": "object", "minProperties": 1, "properties": {
+                "kept": {"type": "string", "nullable": true},
+                "gone": {"type": "string"},
+                "list": {"type": "array", "items": {"type": "object", "properties": {"gone": {"type": "string"}}}},
+            },
+        }))
+        .unwrap();
+        for (mut value, pruned, violations) in [
+            (json!({"gone": null}), json!({}), 1),
+            (
+                json!({"kept": null, "gone": null}),
+                json!({"kept": null}),
+                0,
+            ),
+            (json!({"list": [{"gone": null}]}), json!({"list": [{}]}), 0),
+            (json!({"list": [null]}), json!({"list": [null]}), 1),
+            (json!({"unknown": null}), json!({"unknown": null}), 1),
+        ] {
+            remove_nulls(&schema, &mut value);
+            assert_eq!(value, pruned);
+            let mut found = Vec::new();
+            check(&schema, &mut value, "spec", &mut found);
+            assert_eq!(found.len(), violations, "{value}: {found:?}");
+        }
+        let with_default = json!({"type": "object", "minProperties": 1, "properties": {"a": {"type": "string", "default": "b"}}});
+        let schema: JSONSchemaProps = serde_json::from_value(with_default).unwrap();
+        let (mut value, mut found) = (json!({"a": null}), Vec::new());
+        remove_nulls(&schema, &mut value);
+        check(&schema, &mut value, "spec", &mut found);
+        assert_eq!((value, found), (json!({"a": "b"}), Vec::new()));
     }
 }

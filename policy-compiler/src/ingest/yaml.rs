@@ -211,6 +211,7 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
         return;
     }
     let recognized = recognize(&head.api_version, &head.kind, &value);
+    normalize(place, &recognized, &mut value);
     complete_name(&head, &recognized, &mut value);
     match recognized {
         Recognized::Read(kind) => take(place, kind, &head, value, found),
@@ -241,6 +242,28 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             slices.for_each(|slice| parse_value(place, slice, found));
         }
         Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
+    }
+}
+
+/// Treats nulls and empty strings as the API server does. An object that comes from one needs it no more.
+fn normalize(place: &Place, recognized: &Recognized, value: &mut Value) {
+    let kind = match recognized {
+        Recognized::Read(kind) => Some(*kind),
+        Recognized::Refused { meant, .. } => *meant,
+        Recognized::Foreign { .. } | Recognized::Template | Recognized::Other => None,
+    };
+    if place.line.is_none() {
+        return;
+    }
+    let Some(kind) = kind.filter(|kind| kind.is_declared()) else {
+        return convert::as_type_of_go(value);
+    };
+    if let Some(metadata) = value.get_mut("metadata") {
+        convert::as_type_of_go(metadata);
+    }
+    match Kind::by_name(kind.as_str()) {
+        Some(own) => admission::remove_nulls(own, value),
+        None => convert::remove_nulls(value),
     }
 }
 
