@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::Finding;
 use crate::kind::ObjectKind;
-use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port};
+use crate::world::{Endpoint, EndpointsByPort, Interner, NamespacedName, Port, is_tcp};
 
 /// The endpoints that one slice adds to a service; sorted, without equal copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,7 @@ pub(crate) fn endpoint_slice(
     let service = interner.name(&name.namespace, service);
     let mut by_port = EndpointsByPort::new();
     for (index, port) in object.ports.iter().flatten().enumerate() {
-        if port
-            .protocol
-            .as_deref()
-            .is_some_and(|protocol| protocol != "TCP")
-        {
+        if !is_tcp(port.protocol.as_deref()) {
             continue;
         }
         // No number means "all ports", which only slices of other controllers use.

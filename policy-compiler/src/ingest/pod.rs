@@ -16,7 +16,7 @@ use crate::kind::ObjectKind;
 use crate::probes::{applications, probes};
 use crate::world::{
     Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Pod,
-    PodTemplate, Port,
+    PodTemplate, Port, is_tcp,
 };
 
 /// Reads a pod.
@@ -273,11 +273,8 @@ fn ports(
 ) -> Vec<ContainerPort> {
     let mut found = Vec::new();
     for container in applications(spec) {
-        for port in container.ports.iter().flatten().filter(|p| {
-            p.protocol
-                .as_deref()
-                .is_none_or(|protocol| protocol == "TCP")
-        }) {
+        let ports = container.ports.iter().flatten();
+        for port in ports.filter(|port| is_tcp(port.protocol.as_deref())) {
             match Port::try_from(port.container_port) {
                 Ok(number) => {
                     // A name stands for the first port that has it.

@@ -10,6 +10,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::{
     ExternalAddresses, Family, Interner, Near, Port, Protocol, Service, ServicePort, TargetPort,
+    is_tcp,
 };
 
 /// The host that an `ExternalName` service stands for.
@@ -30,11 +31,11 @@ pub(crate) fn service(
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    let single = spec.cluster_ip.iter();
-    let addresses: Vec<&String> = spec
-        .cluster_ips
-        .as_ref()
-        .map_or_else(|| single.collect(), |ips| ips.iter().collect());
+    let several: Vec<&String> = spec.cluster_ips.iter().flatten().collect();
+    let addresses = match several.is_empty() {
+        true => spec.cluster_ip.iter().collect(),
+        false => several,
+    };
     let headless = addresses.iter().any(|ip| ip.as_str() == "None");
     let mut cluster_ips: Vec<IpAddr> = Vec::new();
     for ip in addresses
@@ -158,12 +159,7 @@ fn service_port(
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
 ) -> Option<ServicePort> {
-    // UDP and SCTP are not captured.
-    if port
-        .protocol
-        .as_deref()
-        .is_some_and(|protocol| protocol != "TCP")
-    {
+    if !is_tcp(port.protocol.as_deref()) {
         return None;
     }
     let mut checked = |field: &str, number: i32| {
@@ -182,8 +178,9 @@ fn service_port(
     };
     let number = checked("port", port.port)?;
     let target = match &port.target_port {
-        // 0 is how some clients write "unset".
+        // The zero values of the two types are how some clients write "unset".
         None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
         Some(IntOrString::Int(target)) => TargetPort::Number(checked("targetPort", *target)?),
         Some(IntOrString::String(name)) => match name.parse::<i32>() {
             Ok(target) => TargetPort::Number(checked("targetPort", target)?),

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, NodeSelectorRequirement, NodeSelecto
 use super::INJECT_LABEL;
 use super::names;
 use crate::probes::refused_probe;
+use crate::world::is_tcp;
 
 /// The user that Envoy runs as: by it, capture distinguishes the traffic of Envoy and of the application.
 pub const PROXY_UID: i64 = 1337;
@@ -124,7 +125,7 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)
 
 fn own_port(place: &str, container: &Container) -> Result<(), String> {
     let clash = container.ports.iter().flatten().find(|port| {
-        port.protocol.as_deref().is_none_or(|p| p == "TCP")
+        is_tcp(port.protocol.as_deref())
             && u16::try_from(port.container_port).is_ok_and(heddle_ports::is_reserved)
     });
     match clash {

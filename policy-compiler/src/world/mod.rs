@@ -31,6 +31,7 @@ pub(crate) use names::{
     MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, to_labels,
 };
 pub use protocol::Protocol;
+pub(crate) use protocol::is_tcp;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;
 pub use service::{

@@ -4,6 +4,13 @@
 /// (docs.nats.io).
 const SERVER_FIRST: [u16; 9] = [21, 22, 25, 110, 143, 587, 3306, 4222, 5900];
 
+/// Whether a port of Kubernetes is of TCP, by its field `protocol`; others are not captured. The API server writes TCP where the field is
+/// empty.
+#[must_use]
+pub(crate) fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
+}
+
 /// The way in which the mesh handles a port's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -58,6 +65,24 @@ impl Protocol {
             | "ldap" | "cassandra" | "memcached" | "mqtt" | "ssh" | "ftp" | "imap" | "pop3"
             | "vnc" => Some(Self::Tcp),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_without_a_transport_protocol_is_of_tcp() {
+        for (protocol, tcp) in [
+            (None, true),
+            (Some(""), true),
+            (Some("TCP"), true),
+            (Some("UDP"), false),
+            (Some("tcp"), false),
+        ] {
+            assert_eq!(is_tcp(protocol), tcp, "{protocol:?}");
         }
     }
 }
