@@ -66,24 +66,24 @@ impl ForeignKind {
         entries: Some(StatusEntries::PARENTS),
     };
 
-    /// `HTTPRoute` of Gateway API.
+    /// `HTTPRoute` of Gateway API. Every bundle serves the older version beside the newer one, with the same fields.
     pub const HTTP_ROUTE: Self = Self {
         name: "HTTPRoute",
         kind: "HTTPRoute",
         group: "gateway.networking.k8s.io",
         version: "v1",
-        older: &[],
+        older: &["v1beta1"],
         plural: "httproutes",
         entries: Some(StatusEntries::PARENTS),
     };
 
-    /// `TCPRoute` of Gateway API.
+    /// `TCPRoute` of Gateway API. The experimental channel serves the older version, too.
     pub const TCP_ROUTE: Self = Self {
         name: "TCPRoute",
         kind: "TCPRoute",
         group: "gateway.networking.k8s.io",
         version: "v1",
-        older: &[],
+        older: &["v1alpha2"],
         plural: "tcproutes",
         entries: Some(StatusEntries::PARENTS),
     };

@@ -7,6 +7,7 @@ mod destinations;
 mod documents;
 mod endpoint_slice;
 mod files;
+mod list;
 mod mirrored;
 mod pod;
 mod recognize;

@@ -4,6 +4,7 @@ use heddle_crds::GROUP as OURS;
 use serde_json::Value;
 
 use crate::kind::ObjectKind;
+use crate::world::is_near;
 
 /// A kind that the compiler reads, with the versions that it reads.
 struct ReadKind {
@@ -11,22 +12,55 @@ struct ReadKind {
     version: &'static str,
     older: &'static [&'static str],
     kind: &'static str,
+    /// The plural, as in URLs.
+    plural: &'static str,
     object: ObjectKind,
 }
 
-/// The workloads of Kubernetes: group, version, kind.
-const WORKLOADS: [(&str, &str, &str); 7] = [
-    ("", "v1", "ReplicationController"),
-    ("apps", "v1", "Deployment"),
-    ("apps", "v1", "StatefulSet"),
-    ("apps", "v1", "DaemonSet"),
-    ("apps", "v1", "ReplicaSet"),
-    ("batch", "v1", "Job"),
-    ("batch", "v1", "CronJob"),
+impl ReadKind {
+    /// The instruction to write the newest version of this kind in the place of another type.
+    fn fix(&self, kind: &str) -> String {
+        let separator = if self.group.is_empty() { "" } else { "/" };
+        let (group, version) = (self.group, self.version);
+        let and_kind = match kind == self.kind {
+            true => String::new(),
+            false => format!(" and kind: {}", self.kind),
+        };
+        format!("write apiVersion: {group}{separator}{version}{and_kind}")
+    }
+
+    /// Whether a text is the kind in another case, or its plural.
+    fn is_named(&self, text: &str) -> bool {
+        text.eq_ignore_ascii_case(self.kind) || text.eq_ignore_ascii_case(self.plural)
+    }
+
+    /// Whether a text is the kind but for one slip.
+    fn is_meant(&self, text: &str) -> bool {
+        let near = |name: &str| is_near(&text.to_lowercase(), &name.to_lowercase());
+        self.is_named(text) || near(self.kind) || near(self.plural)
+    }
+}
+
+/// The workloads of Kubernetes: group, version, kind, plural.
+const WORKLOADS: [(&str, &str, &str, &str); 7] = [
+    ("", "v1", "ReplicationController", "replicationcontrollers"),
+    ("apps", "v1", "Deployment", "deployments"),
+    ("apps", "v1", "StatefulSet", "statefulsets"),
+    ("apps", "v1", "DaemonSet", "daemonsets"),
+    ("apps", "v1", "ReplicaSet", "replicasets"),
+    ("batch", "v1", "Job", "jobs"),
+    ("batch", "v1", "CronJob", "cronjobs"),
 ];
 
-/// The groups of Kubernetes that have workloads, or once had them.
-const KUBERNETES: [&str; 4] = ["", "apps", "batch", "extensions"];
+/// Whether Kubernetes alone may define kinds in a group. Definitions of others need a domain of their own.
+fn is_built_in(group: &str) -> bool {
+    !group.contains('.')
+}
+
+/// Whether a group is of Kubernetes and its projects.
+fn is_of_kubernetes(group: &str) -> bool {
+    is_built_in(group) || group.ends_with("k8s.io")
+}
 
 fn read_kinds() -> impl Iterator<Item = ReadKind> {
     let listed = ObjectKind::watched().map(|(object, resource)| ReadKind {
@@ -34,13 +68,15 @@ fn read_kinds() -> impl Iterator<Item = ReadKind> {
         version: resource.version,
         older: resource.older,
         kind: object.api_kind(),
+        plural: resource.plural,
         object,
     });
-    let workload = |(group, version, kind)| ReadKind {
+    let workload = |(group, version, kind, plural)| ReadKind {
         group,
         version,
         older: &[],
         kind,
+        plural,
         object: ObjectKind::Workload,
     };
     listed.chain(WORKLOADS.into_iter().map(workload))
@@ -75,41 +111,23 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
         Some(served) if served.version == version || served.older.contains(&version) => {
             return Recognized::Read(served.object);
         }
-        Some(served) => {
-            let separator = if group.is_empty() { "" } else { "/" };
-            return Recognized::Refused {
-                meant: Some(served.object),
-                code: "UnknownVersion",
-                message: format!("{api_version:?} is not a version of {kind} that is served"),
-                fix: format!("write apiVersion: {group}{separator}{}", served.version),
-            };
-        }
+        Some(served) => return not_served(api_version, kind, &served),
         None => {}
     }
     if group == OURS {
         return unknown_kind(kind);
     }
-    let ours = read_kinds().find(|r| r.group == OURS && r.kind == kind);
-    let lower = group.to_lowercase();
-    if let Some(ours) = ours
-        && (group.is_empty()
-            || lower.contains("heddle")
-            || strsim::normalized_levenshtein(&lower, OURS) >= 0.7)
-    {
-        let fault = match group {
-            "" => format!("{api_version:?} has no group"),
-            group => format!("{group:?} is not the group of {kind}"),
-        };
-        return Recognized::Foreign {
-            message: format!("{fault}, so nobody reads this object"),
-            fix: format!("write apiVersion: {OURS}/{}", ours.version),
-        };
+    if let Some(near) = other_kind(api_version, group, kind) {
+        return near;
     }
-    if let Some(refused) = other_group_of_kubernetes(api_version, group, kind) {
-        return refused;
+    if let Some(near) = other_group(api_version, group, kind) {
+        return near;
     }
     if value.pointer(TEMPLATE).is_some_and(has_containers) {
-        return Recognized::Read(ObjectKind::Workload);
+        return match is_built_in(group) {
+            true => not_a_workload(api_version, kind),
+            false => Recognized::Read(ObjectKind::Workload),
+        };
     }
     if deep_containers(value, 12) {
         return Recognized::Template;
@@ -117,19 +135,73 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
     Recognized::Other
 }
 
-/// Refuses a workload of Kubernetes in another of its groups, for example in one where a former version had it.
-fn other_group_of_kubernetes(api_version: &str, group: &str, kind: &str) -> Option<Recognized> {
-    if !KUBERNETES.contains(&group) {
-        return None;
-    }
-    let (group, version, _) = WORKLOADS.into_iter().find(|(.., name)| *name == kind)?;
-    let separator = if group.is_empty() { "" } else { "/" };
-    Some(Recognized::Refused {
-        meant: Some(ObjectKind::Workload),
+fn not_served(api_version: &str, kind: &str, meant: &ReadKind) -> Recognized {
+    let name = meant.kind;
+    Recognized::Refused {
+        meant: Some(meant.object),
         code: "UnknownVersion",
-        message: format!("{api_version:?} is not a version of {kind} that is served"),
-        fix: format!("write apiVersion: {group}{separator}{version}"),
+        message: format!("{api_version:?} is not a version of {name} that is served"),
+        fix: meant.fix(kind),
+    }
+}
+
+/// Refuses a kind that is one of its group but for its case, its number or a slip.
+fn other_kind(api_version: &str, group: &str, kind: &str) -> Option<Recognized> {
+    let meant = read_kinds().find(|r| r.group == group && r.is_meant(kind))?;
+    Some(Recognized::Refused {
+        meant: None,
+        code: "UnknownKind",
+        message: format!("{kind:?} is not a kind of {api_version}"),
+        fix: format!("did you mean {}? Case counts", meant.kind),
     })
+}
+
+/// Finds a kind that belongs to another group: to one that is nearly written so, or of the same project, which has one kind of that name.
+fn other_group(api_version: &str, group: &str, kind: &str) -> Option<Recognized> {
+    let lower = group.to_lowercase();
+    let alike = |own: &str, least: f64| strsim::normalized_levenshtein(&lower, own) >= least;
+    let is_ours = is_built_in(group) || lower.contains("heddle") || alike(OURS, 0.7);
+    if let Some(ours) = read_kinds().find(|r| is_ours && r.group == OURS && r.is_named(kind)) {
+        let fault = match group {
+            "" => format!("{api_version:?} has no group"),
+            group => format!("{group:?} is not the group of {}", ours.kind),
+        };
+        return Some(Recognized::Foreign {
+            message: format!("{fault}, so nobody reads this object"),
+            fix: ours.fix(kind),
+        });
+    }
+    let belongs = |r: &ReadKind| {
+        let same_project = is_of_kubernetes(&lower) && is_of_kubernetes(r.group);
+        same_project || alike(r.group, 0.8)
+    };
+    let mut others = read_kinds().filter(|r| r.group != OURS && r.is_named(kind));
+    match not_served(api_version, kind, &others.find(belongs)?) {
+        // It would stay in the world unread, in the place of the object of that name in the right group.
+        Recognized::Refused {
+            meant: Some(meant),
+            code,
+            message,
+            fix,
+        } if meant.is_declared() => Some(Recognized::Refused {
+            meant: None,
+            code,
+            message,
+            fix,
+        }),
+        refused => Some(refused),
+    }
+}
+
+/// Refuses a pod template in a kind that Kubernetes does not have.
+fn not_a_workload(api_version: &str, kind: &str) -> Recognized {
+    let workloads = WORKLOADS.map(|(.., kind, _)| kind).join(", ");
+    Recognized::Refused {
+        meant: None,
+        code: "UnknownKind",
+        message: format!("{kind:?} is not a kind of {api_version} with a pod template"),
+        fix: format!("use one of {workloads}"),
+    }
 }
 
 /// The place of the pod template in most kinds that have one.
@@ -194,8 +266,10 @@ mod tests {
     fn only_the_served_version_of_a_kind_is_read() {
         for r in read_kinds() {
             let separator = if r.group.is_empty() { "" } else { "/" };
-            let api_version = format!("{}{separator}{}", r.group, r.version);
-            assert_eq!(of(&api_version, r.kind), Recognized::Read(r.object));
+            for version in r.older.iter().chain([&r.version]) {
+                let api_version = format!("{}{separator}{version}", r.group);
+                assert_eq!(of(&api_version, r.kind), Recognized::Read(r.object));
+            }
             let later = format!("{}{separator}v9", r.group);
             assert!(
                 matches!(of(&later, r.kind), Recognized::Refused { meant, .. } if meant == Some(r.object)),
@@ -268,6 +342,118 @@ mod tests {
             };
             assert_eq!(meant, Some(ObjectKind::Workload));
             assert_eq!(fix, format!("write apiVersion: {served}"));
+        }
+    }
+
+    /// The group of every kind in a form that is not its own, and every kind in a form that is not its own.
+    #[test]
+    fn no_near_miss_of_a_read_kind_is_read_or_left_out_in_silence() {
+        let template = json!({"spec": {"template": {"spec": {"containers": [{"image": "x"}]}}}});
+        let told = |api_version: &str, kind: &str| {
+            let found = recognize(api_version, kind, &template);
+            let told = matches!(
+                found,
+                Recognized::Refused { .. } | Recognized::Foreign { .. }
+            );
+            assert!(told, "{api_version} {kind}: {found:?}");
+        };
+        for r in read_kinds() {
+            let separator = if r.group.is_empty() { "" } else { "/" };
+            let api_version = format!("{}{separator}{}", r.group, r.version);
+            let (front, back) = r.kind.split_at(r.kind.len() - 2);
+            let swapped: String = back.chars().rev().collect();
+            for kind in [
+                r.kind.to_lowercase(),
+                r.kind.to_uppercase(),
+                r.plural.to_owned(),
+                format!("{}s", r.kind),
+                format!("{front}{swapped}"),
+            ] {
+                told(&api_version, &kind);
+            }
+            let domain = r.group.split('.').next().unwrap_or_default();
+            let mut groups = vec![r.group.to_uppercase(), format!("{}m", r.group)];
+            groups.extend([
+                "core".to_owned(),
+                "extensions".to_owned(),
+                domain.to_owned(),
+            ]);
+            for group in groups.iter().filter(|group| **group != r.group) {
+                told(&format!("{group}/v1"), r.kind);
+            }
+        }
+        told("networking.k8s.io/v1", "HTTPRoute");
+        told("networking.k8s.io/v1", "httproutes");
+        told("apps/v1", "Deploy");
+        told("v1", "Deployment");
+    }
+
+    #[test]
+    fn an_object_of_a_declared_kind_in_a_wrong_group_does_not_stay_in_the_world() {
+        for (api_version, kind) in [
+            ("networking.k8s.io/v1", "HTTPRoute"),
+            ("gateway.networking.k8s.io/v1", "HttpRoute"),
+            (
+                "gateway.networking.k8s.io/v1alpha1",
+                "XBackendTrafficPolicy",
+            ),
+        ] {
+            let found = of(api_version, kind);
+            assert!(
+                matches!(found, Recognized::Refused { meant: None, .. }),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_kinds_of_kubernetes_and_of_its_projects_are_left_alone() {
+        for (api_version, kinds) in [
+            (
+                "v1",
+                "Binding ComponentStatus ConfigMap Event LimitRange Node PersistentVolume PersistentVolumeClaim ResourceQuota Secret \
+                 ServiceAccount PodTemplate Endpoints",
+            ),
+            ("apps/v1", "ControllerRevision"),
+            ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            ("policy/v1", "PodDisruptionBudget"),
+            (
+                "networking.k8s.io/v1",
+                "Ingress IngressClass NetworkPolicy IPAddress ServiceCIDR",
+            ),
+            ("events.k8s.io/v1", "Event"),
+            ("metrics.k8s.io/v1beta1", "NodeMetrics PodMetrics"),
+            ("node.k8s.io/v1", "RuntimeClass"),
+            ("coordination.k8s.io/v1", "Lease"),
+            (
+                "resource.k8s.io/v1",
+                "DeviceClass ResourceClaim ResourceSlice",
+            ),
+            (
+                "gateway.networking.k8s.io/v1",
+                "Gateway GatewayClass UDPRoute ReferenceGrant BackendTLSPolicy ListenerSet",
+            ),
+            (
+                "gateway.networking.x-k8s.io/v1alpha1",
+                "XMesh XBackend XListenerSet XHTTPRoute XTCPRoute XGateway",
+            ),
+            (
+                "multicluster.x-k8s.io/v1alpha1",
+                "ServiceImport ServiceExport",
+            ),
+            ("jobset.x-k8s.io/v1alpha2", "JobSet"),
+            ("serving.knative.dev/v1", "Service"),
+            ("batch.volcano.sh/v1alpha1", "Job"),
+            ("policy.linkerd.io/v1beta1", "HTTPRoute"),
+            ("apps.openshift.io/v1", "DeploymentConfig"),
+        ] {
+            for kind in kinds.split_whitespace() {
+                assert_eq!(
+                    of(api_version, kind),
+                    Recognized::Other,
+                    "{api_version} {kind}"
+                );
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::documents::documents;
 use super::recognize::{Recognized, recognize};
 use super::unread::{Read, Unread, typed};
-use super::{DeclaredObject, KubeObject, convert, mirrored, nameless, workload};
+use super::{DeclaredObject, KubeObject, convert, list, mirrored, nameless, workload};
 use crate::admission;
 use crate::finding::{Finding, ObjectRef, Unfixed};
 use crate::kind::{InputKind, ObjectKind, Role};
@@ -194,21 +194,13 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
         found.findings.extend(finding);
         return;
     }
-    if let Some(item_kind) = head.kind.strip_suffix("List")
-        && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
-    {
-        for mut item in items {
-            // The items of a typed list, such as a ServiceList, have no type of their own.
-            if let Value::Object(fields) = &mut item
-                && !item_kind.is_empty()
-            {
-                fields.entry("kind").or_insert_with(|| item_kind.into());
-                let api_version = || head.api_version.as_str().into();
-                fields.entry("apiVersion").or_insert_with(api_version);
-            }
-            parse_value(place, item, found);
+    match list::of(&head.api_version, &head.kind, &mut value) {
+        Some(Ok(items)) => return take_items(place, items, found),
+        Some(Err((message, fix))) => {
+            let finding = about(place, "NotAList", message).fix(fix);
+            return found.findings.push(finding);
         }
-        return;
+        None => {}
     }
     let recognized = recognize(&head.api_version, &head.kind, &value);
     normalize(place, &recognized, &mut value);
@@ -242,6 +234,18 @@ fn parse_value(place: &Place, mut value: Value, found: &mut Manifests) {
             slices.for_each(|slice| parse_value(place, slice, found));
         }
         Recognized::Other => *found.skipped.entry(head.kind).or_default() += 1,
+    }
+}
+
+fn take_items(place: &Place, items: Vec<Value>, found: &mut Manifests) {
+    for (index, item) in items.into_iter().enumerate() {
+        if item.is_null() {
+            let message = format!("items[{index}] is null, and not an object");
+            let finding =
+                about(place, "NotAnObject", message).fix("write the object, or remove the item");
+            found.findings.push(finding);
+        }
+        parse_value(place, item, found);
     }
 }
 
