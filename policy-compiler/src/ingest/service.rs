@@ -187,11 +187,27 @@ fn service_port(
             Err(_) => TargetPort::Name(interner.text(name)),
         },
     };
-    let protocol = Protocol::of(port.app_protocol.as_deref(), port.name.as_deref());
+    let (declared, name) = (port.app_protocol.as_deref(), port.name.as_deref());
+    let protocol = Protocol::of(declared, name);
+    if let Some(declared) = declared.filter(|_| protocol == Protocol::Detect)
+        && Protocol::of(None, name) != Protocol::Detect
+    {
+        findings.push(name_not_read(index, declared, service));
+    }
     Some(ServicePort {
         port: number,
         name: interner.text(port.name.as_deref().unwrap_or_default()),
         protocol,
         target,
     })
+}
+
+/// Reports a port with a protocol that the mesh does not know. Only a name of another meaning makes this worth a word.
+fn name_not_read(index: usize, declared: &str, service: &ObjectRef) -> Finding {
+    let field = format!("spec.ports[{index}].appProtocol");
+    let message = format!(
+        "{declared:?} is not a protocol that the mesh knows: the port declares none, and its name does not count"
+    );
+    let fix = "leave appProtocol out if the name is right, or write http, grpc or tcp";
+    Finding::info(service, field, "UnknownProtocol", message).fix(fix)
 }

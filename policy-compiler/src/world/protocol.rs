@@ -33,17 +33,14 @@ impl Protocol {
         }
     }
 
-    /// The application protocol first, then the prefix of the port's name, else [`Protocol::Detect`].
+    /// The application protocol; of a port without one the prefix of its name. [`Protocol::Detect`] for a word that the mesh does not know:
+    /// where the author has declared a protocol, the name declares none.
     #[must_use]
     pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
-        app_protocol
-            .and_then(Self::word)
-            .or_else(|| {
-                port_name
-                    .map(|name| name.split_once('-').map_or(name, |(prefix, _)| prefix))
-                    .and_then(Self::word)
-            })
-            .unwrap_or(Self::Detect)
+        let prefix = |name| str::split_once(name, '-').map_or(name, |(prefix, _)| prefix);
+        let declared = app_protocol.filter(|declared| !declared.is_empty());
+        let word = declared.or_else(|| port_name.map(prefix));
+        word.and_then(Self::word).unwrap_or(Self::Detect)
     }
 
     /// The protocol that a caller's sidecar announces at a port: bytes where the server speaks first, for to wait there for bytes of the
@@ -60,10 +57,10 @@ impl Protocol {
             "http" | "http2" | "h2c" | "grpc" | "ws" | "kubernetes.io/h2c" | "kubernetes.io/ws" => {
                 Some(Self::Http)
             }
-            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "mysql" | "postgres"
-            | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats" | "kafka" | "smtp"
-            | "ldap" | "cassandra" | "memcached" | "mqtt" | "ssh" | "ftp" | "imap" | "pop3"
-            | "vnc" => Some(Self::Tcp),
+            "tcp" | "tls" | "ssl" | "https" | "grpcs" | "wss" | "kubernetes.io/wss" | "mysql"
+            | "postgres" | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats"
+            | "kafka" | "smtp" | "ldap" | "cassandra" | "memcached" | "mqtt" | "ssh" | "ftp"
+            | "imap" | "pop3" | "vnc" => Some(Self::Tcp),
             _ => None,
         }
     }
@@ -72,6 +69,45 @@ impl Protocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_application_protocol_decides_and_without_one_the_name_of_the_port() {
+        for (declared, name, protocol) in [
+            (None, "http-web", Protocol::Http),
+            (Some(""), "http-web", Protocol::Http),
+            (None, "web-http", Protocol::Detect),
+            (None, "https", Protocol::Tcp),
+            (None, "grpcs-a", Protocol::Tcp),
+            (Some("http"), "redis-a", Protocol::Http),
+            (Some("HTTP2"), "a", Protocol::Http),
+            (Some("grpc"), "a", Protocol::Http),
+            (Some("kubernetes.io/h2c"), "tcp", Protocol::Http),
+            (Some("kubernetes.io/ws"), "tcp", Protocol::Http),
+            (Some("kubernetes.io/wss"), "http", Protocol::Tcp),
+            (Some("HTTPS"), "http", Protocol::Tcp),
+            (Some("grpcs"), "grpc-a", Protocol::Tcp),
+            (Some("ssl"), "http-a", Protocol::Tcp),
+            (Some("redis"), "http-a", Protocol::Tcp),
+        ] {
+            assert_eq!(
+                Protocol::of(declared, Some(name)),
+                protocol,
+                "{declared:?} {name}"
+            );
+        }
+        for unknown in [
+            "foo",
+            "example.com/http",
+            "http/1.1",
+            "http-a",
+            "kubernetes.io/grpc",
+        ] {
+            for name in ["http", "grpc-a", "tcp-a", "redis", "a", ""] {
+                let found = Protocol::of(Some(unknown), Some(name));
+                assert_eq!(found, Protocol::Detect, "{unknown} {name}");
+            }
+        }
+    }
 
     #[test]
     fn a_port_without_a_transport_protocol_is_of_tcp() {
