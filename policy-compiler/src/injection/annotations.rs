@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::names;
+use crate::world::mapped_block;
 
 /// Entries of one exclusion list. The agent's batch of rules fits the kernel's bound on a netlink message with three full lists.
 pub const MAX_EXCLUSIONS: usize = 1_000;
@@ -70,7 +71,14 @@ fn inbound_port(item: &str) -> Result<u16, String> {
 
 fn block(item: &str) -> Result<IpNet, String> {
     let block = item.parse().or_else(|_| item.parse().map(IpAddr::into));
-    block.map_err(|_| format!("{item:?} is not an address block; write for example 10.0.0.0/8"))
+    let block = block
+        .map_err(|_| format!("{item:?} is not an address block; write for example 10.0.0.0/8"))?;
+    match mapped_block(&block) {
+        Some(plain) => Err(format!(
+            "{item:?} excludes nothing: connections over IPv4 have plain IPv4 addresses; write {plain}"
+        )),
+        None => Ok(block),
+    }
 }
 
 /// Compute resources of a container: quantities by section (`requests`, `limits`) and resource (`cpu`, `memory`).
@@ -92,7 +100,12 @@ impl Resources {
                      such as requests.cpu=100m,limits.memory=256Mi"
                 )
             })?;
-            found.insert(name, quantity.to_owned());
+            if found.insert(name, quantity.to_owned()).is_some() {
+                let (section, resource) = name;
+                return Err(format!(
+                    "metadata.annotations[{key}]: {section}.{resource} stands twice; remove one"
+                ));
+            }
         }
         let found = Self(found);
         for resource in RESOURCES {

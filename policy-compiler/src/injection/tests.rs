@@ -67,6 +67,16 @@ fn annotations_that_cannot_work_are_refused_with_their_name() {
             "is not an address block",
         ),
         (
+            names::EXCLUDE_OUTBOUND_CIDRS,
+            "10.1.0.0/16, ::ffff:10.0.0.0/104",
+            "excludes nothing: connections over IPv4 have plain IPv4 addresses; write 10.0.0.0/8",
+        ),
+        (
+            names::EXCLUDE_OUTBOUND_CIDRS,
+            "::ffff:10.0.0.1",
+            "write 10.0.0.1/32",
+        ),
+        (
             names::EXCLUDE_OUTBOUND_PORTS,
             &many.join(","),
             "1001 entries",
@@ -83,6 +93,11 @@ fn annotations_that_cannot_work_are_refused_with_their_name() {
             names::INIT_RESOURCES,
             "requests.cpu=101m,limits.cpu=0.1",
             "requests.cpu=101m is more than limits.cpu=0.1",
+        ),
+        (
+            names::PROXY_RESOURCES,
+            "limits.memory=1G,limits.cpu=1,limits.memory=2G",
+            "limits.memory stands twice",
         ),
         (
             names::PROXY_RESOURCES,

@@ -10,6 +10,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_headers::header_pattern;
 use crate::status::ObjectStatus;
 use crate::traffic::unrouted::TRAILERS;
+use crate::world::mapped_block;
 
 /// A value without a request: its field, the reason and the fix.
 type Silent = (String, String, String);
@@ -207,14 +208,10 @@ fn identity(trust_domain: &str, text: &str) -> Option<(String, String)> {
 /// Why no caller has an address of this block.
 fn block(text: &str) -> Option<(String, String)> {
     let block: IpNet = text.parse().ok()?;
-    if let IpNet::V6(mapped) = block
-        && let Some(address) = mapped.addr().to_ipv4_mapped()
-        && mapped.prefix_len() >= 96
-    {
+    if let Some(plain) = mapped_block(&block) {
         let message =
             format!("{text:?} never matches: callers over IPv4 have plain IPv4 addresses");
-        let meant = format!("write {address}/{}", mapped.prefix_len() - 96);
-        return Some((message, meant));
+        return Some((message, format!("write {plain}")));
     }
     let single = block.prefix_len() == block.max_prefix_len();
     if block.network().is_multicast() || (single && block.addr().is_unspecified()) {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net};
+
 /// A family of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -38,4 +40,12 @@ impl Family {
             Self::V6 => 6,
         }
     }
+}
+
+/// Returns the block of IPv4 that a block of IPv6 maps (`::ffff:0:0/96`). No connection has such an address: those over IPv4 have plain ones.
+#[must_use]
+pub(crate) fn mapped_block(block: &IpNet) -> Option<Ipv4Net> {
+    let IpNet::V6(block) = block else { return None };
+    let address = block.addr().to_ipv4_mapped()?;
+    Ipv4Net::new(address, block.prefix_len().checked_sub(96)?).ok()
 }

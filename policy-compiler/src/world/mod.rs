@@ -23,6 +23,7 @@ pub use declared::Declared;
 pub(crate) use declared::{DeclaredObjects, DeclaredSpec};
 pub use declared_destinations::{DESTINATIONS, DeclaredDestination};
 pub use family::Family;
+pub(crate) use family::mapped_block;
 pub(crate) use intern::Interner;
 pub use names::{
     Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, is_namespace_name, selects,

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::Routed;
 use super::notes::Notes;
+use crate::kinds::called_service::absent;
 use crate::kinds::policy::Candidate;
 use crate::kinds::{DECLARE_HTTP, ValidationError};
 use crate::traffic::Backend;
@@ -74,15 +75,8 @@ pub(super) fn resolve<S>(
     let namespace = of.namespace.as_deref().unwrap_or(policy.namespace());
     let name = NamespacedName::new(namespace, &of.name);
     let Some(service) = policy.lookup.service(&name) else {
-        let message = match policy.lookup.is_external(&name) {
-            true => format!("service {name} is of type ExternalName, which has no endpoints"),
-            false => format!("service {name} does not exist"),
-        };
-        return error(
-            reason::BACKEND_NOT_FOUND,
-            message,
-            "create it, or correct the name",
-        );
+        let (message, fix) = absent(policy.lookup, &name);
+        return error(reason::BACKEND_NOT_FOUND, message, fix);
     };
     let port = of.port.and_then(|port| service.ports.get(&port));
     match port {
