@@ -171,7 +171,7 @@ pub mod reason {
     pub const BYPASSED: &str = "Bypassed";
     /// Enforced: a rule with HTTP fields selects a port that carries no HTTP.
     pub const NOT_HTTP: &str = "NotHttp";
-    /// Enforced: a port that the policy is about is left out of capture.
+    /// Enforced: a port that the policy is about is left out of capture, or is of UDP or SCTP. Also the code of findings about that.
     pub const NOT_CAPTURED: &str = "NotCaptured";
     /// A finding: two services declare different protocols for one port of a pod.
     pub const PROTOCOL_CONFLICT: &str = "ProtocolConflict";

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use heddle_crds::{ConditionType, reason};
 
 use super::inbound::is_reserved;
+use super::lists::{named, workload};
 use super::report::PolicyFeedback;
 use super::service_targets::target;
 use super::templates::CompiledTemplate;
+use super::transport_reach::OtherTransports;
 use crate::authz::{PortAuthz, RuleAction};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::INJECT_LABEL;
@@ -19,15 +21,13 @@ use crate::kinds::policies::auth_policy::{Policy, Selector};
 use crate::kinds::policies::telemetry::TelemetryPolicy;
 use crate::world::{Labels, NamespacedName, PodTemplate, Port, Service, is_near};
 
-/// So many workloads or ports are named in a message.
-const NAMED: usize = 3;
-
 /// The pods and services of a namespace, as far as policies are concerned.
 pub(crate) struct Reach<'a> {
     pub(crate) meshed: Vec<(&'a PodTemplate, &'a CompiledTemplate)>,
     /// Pods without a sidecar.
     pub(crate) without_sidecar: Vec<&'a PodTemplate>,
     pub(crate) services: BTreeMap<&'a NamespacedName, &'a Service>,
+    pub(crate) other_transports: OtherTransports<'a>,
     /// Only manifests are known, and perhaps not all.
     pub(crate) offline: bool,
 }
@@ -75,6 +75,10 @@ impl Reach<'_> {
             Vec::new()
         };
         self.ports_of_rules(policy, &meshed, &known, feedback);
+        let known =
+            |template: &PodTemplate, served: &CompiledTemplate| self.ports(template, served);
+        self.other_transports
+            .report(policy, &meshed, known, feedback);
         self.plain_text(policy, &meshed, feedback);
         self.open_ports(policy, &meshed, feedback);
     }
@@ -176,25 +180,23 @@ impl Reach<'_> {
         let mtls = policy.mtls.iter().flat_map(|mtls| mtls.ports.keys());
         let mtls = mtls.map(|port| ("spec.mtls.ports".to_owned(), *port));
         for (field, port) in rules.chain(mtls) {
-            let (message, fix) = if is_reserved(port) {
+            let missing = |ports: &BTreeSet<Port>| !ports.is_empty() && !ports.contains(&port);
+            let (code, (message, fix)) = if is_reserved(port) {
                 let message =
                     format!("port {port} is the sidecar's own, and no policy decides there");
-                (message, "name a port of the application".to_owned())
-            } else if known
-                .iter()
-                .all(|ports| !ports.is_empty() && !ports.contains(&port))
+                let fix = "name a port of the application".to_owned();
+                (reason::PORT_NOT_FOUND, (message, fix))
+            } else if let Some(not_captured) =
+                self.other_transports.not_captured(port, meshed, known)
             {
-                self.unknown_port(port, meshed, known)
+                (reason::NOT_CAPTURED, not_captured)
+            } else if known.iter().all(missing) {
+                let unknown = self.unknown_port(port, meshed, known);
+                (reason::PORT_NOT_FOUND, unknown)
             } else {
                 continue;
             };
-            enforced(
-                policy,
-                reason::PORT_NOT_FOUND,
-                &format!("{field}: {message}"),
-                feedback,
-            );
-            let code = reason::PORT_NOT_FOUND;
+            enforced(policy, code, &format!("{field}: {message}"), feedback);
             let finding = Finding::warning(&policy.object, field, code, message).fix(fix);
             feedback.findings.push(finding);
         }
@@ -377,10 +379,6 @@ fn admits_anonymous(authz: &PortAuthz) -> bool {
             .any(|rule| rule.from.identities.is_empty() && rule.from.identity_prefixes.is_empty())
 }
 
-pub(super) fn workload(template: &PodTemplate) -> String {
-    template.workload().to_string()
-}
-
 /// Labels that cannot be compared with any pod.
 fn not_checked(object: &ObjectRef, field: &'static str) -> Finding {
     let message = format!(
@@ -399,18 +397,4 @@ fn no_pod_has(object: &ObjectRef, field: &str, labels: &Labels) -> String {
 fn pairs(labels: &Labels) -> String {
     let pairs: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     pairs.join(",")
-}
-
-pub(super) fn named(all: impl Iterator<Item = String>) -> String {
-    let all: Vec<String> = all.collect();
-    let mut text = all
-        .iter()
-        .take(NAMED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if all.len() > NAMED {
-        text.push_str(&format!(" and {} more", all.len() - NAMED));
-    }
-    text
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use heddle_crds::reason;
 
-use super::reach::{Reach, named, workload};
+use super::lists::{named, workload};
+use super::reach::Reach;
 use super::service_targets::target;
 use crate::finding::{Finding, ObjectRef};
 use crate::world::{Port, Service, selects};

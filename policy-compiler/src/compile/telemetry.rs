@@ -171,7 +171,7 @@ pub(super) fn missing_server(
         ),
         Some(service) if !service.ports.contains_key(&port) => (
             reason::PORT_NOT_FOUND,
-            format!("port {port} is not a port of service {name}, so {consequence}"),
+            format!("{}, so {consequence}", service.not_a_port(port)),
             "name one of its ports",
         ),
         Some(_) => return None,

@@ -15,8 +15,8 @@ use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
 use crate::probes::{applications, probes};
 use crate::world::{
-    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, Pod,
-    PodTemplate, Port, is_tcp,
+    Capture, ContainerPort, DESTINATIONS, DeclaredDestination, Interner, NamespacedName, OtherPort,
+    OtherTransport, Pod, PodTemplate, Port, is_tcp,
 };
 
 /// Reads a pod.
@@ -41,7 +41,7 @@ pub(crate) fn pod(
             .flatten()
             .any(|c| c.type_ == "Ready" && c.status == "True")
     });
-    let ports = ports(spec, &reference, interner, findings);
+    let (ports, other_ports) = ports(spec, &reference, interner, findings);
     let owner = owner(&object.metadata).unwrap_or(&name.name);
     // The labels and annotations are those of every pod of the workload.
     let workload = ObjectRef::new(ObjectKind::Workload, &name.namespace, owner);
@@ -58,6 +58,7 @@ pub(crate) fn pod(
         probes: probes(spec, &reference, interner, findings),
         uncaptured: uncaptured(spec),
         ports,
+        other_ports,
     };
     let terminating = object.metadata.deletion_timestamp.is_some();
     let uid = object.metadata.uid.as_deref().filter(|_| terminating);
@@ -138,6 +139,7 @@ fn announced(
     findings: &mut Vec<Finding>,
 ) -> StandIn {
     let labels = metadata.labels.as_ref();
+    let (ports, other_ports) = ports(spec, &object, interner, findings);
     let template = PodTemplate {
         destinations: destinations(metadata, &name.namespace, &name.name, interner, findings),
         namespace: interner.text(&name.namespace),
@@ -148,7 +150,8 @@ fn announced(
         capture: Capture::Redirect,
         probes: probes(spec, &object, interner, findings),
         uncaptured: uncaptured(spec),
-        ports: ports(spec, &object, interner, findings),
+        ports,
+        other_ports,
     };
     StandIn {
         pod: Pod {
@@ -265,41 +268,54 @@ pub fn owner(metadata: &ObjectMeta) -> Option<&str> {
     Some(stem.unwrap_or(&owner.name))
 }
 
+/// The declared ports of TCP, and those of other transports.
 fn ports(
     spec: &core::PodSpec,
     pod: &ObjectRef,
     interner: &mut Interner,
     findings: &mut Vec<Finding>,
-) -> Vec<ContainerPort> {
-    let mut found = Vec::new();
+) -> (Vec<ContainerPort>, Box<[OtherPort]>) {
+    let (mut found, mut others) = (Vec::new(), Vec::new());
     for container in applications(spec) {
-        let ports = container.ports.iter().flatten();
-        for port in ports.filter(|port| is_tcp(port.protocol.as_deref())) {
-            match Port::try_from(port.container_port) {
-                Ok(number) => {
-                    // A name stands for the first port that has it.
-                    let free = |name: &&str| {
-                        let mut others = found.iter().filter(|p: &&ContainerPort| p.port != number);
-                        !others.any(|other| other.name.as_deref() == Some(*name))
-                    };
-                    let name = port.name.as_deref().filter(free);
-                    found.push(ContainerPort {
-                        port: number,
-                        name: name.map(|name| interner.text(name)),
-                    });
-                }
-                Err(n) => {
-                    let field = format!("spec.containers[{}].ports", container.name);
-                    let message = format!("{n} is not a port");
-                    let finding = Finding::error(pod, field, "Invalid", message);
-                    findings.push(finding.fix(PORT_FIX));
-                }
+        for port in container.ports.iter().flatten() {
+            let protocol = port.protocol.as_deref();
+            let transport = protocol.and_then(OtherTransport::of);
+            if transport.is_none() && !is_tcp(protocol) {
+                continue;
             }
+            let Ok(number) = Port::try_from(port.container_port) else {
+                let field = format!("spec.containers[{}].ports", container.name);
+                let message = format!("{} is not a port", port.container_port);
+                let finding = Finding::error(pod, field, "Invalid", message);
+                findings.push(finding.fix(PORT_FIX));
+                continue;
+            };
+            let name = port.name.as_deref();
+            if let Some(transport) = transport {
+                others.push(OtherPort {
+                    port: number,
+                    transport,
+                    name: name.map(|name| interner.text(name)),
+                });
+                continue;
+            }
+            // A name stands for the first port that has it.
+            let free = |name: &&str| {
+                let mut rest = found.iter().filter(|p: &&ContainerPort| p.port != number);
+                !rest.any(|other| other.name.as_deref() == Some(*name))
+            };
+            let name = name.filter(free);
+            found.push(ContainerPort {
+                port: number,
+                name: name.map(|name| interner.text(name)),
+            });
         }
     }
     found.sort();
     found.dedup();
-    found
+    others.sort();
+    others.dedup();
+    (found, others.into())
 }
 
 #[cfg(test)]

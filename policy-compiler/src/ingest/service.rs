@@ -9,8 +9,8 @@ use super::{ADDRESS_FIX, PORT_FIX, named};
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
 use crate::world::{
-    ExternalAddresses, Family, Interner, Near, Port, Protocol, Service, ServicePort, TargetPort,
-    is_tcp,
+    ExternalAddresses, Family, Interner, Near, OtherServicePort, OtherTransport, Port, Protocol,
+    Service, ServicePort, TargetPort, is_tcp,
 };
 
 /// The host that an `ExternalName` service stands for.
@@ -64,6 +64,7 @@ pub(crate) fn service(
         cluster_ips,
         headless,
         ports,
+        other_ports: other_ports(spec, interner),
         selector: interner.labels(spec.selector.iter().flatten()),
         publish_not_ready,
         local: spec.internal_traffic_policy.as_deref() == Some("Local"),
@@ -152,6 +153,31 @@ fn families(spec: &core::ServiceSpec, cluster_ips: &[IpAddr]) -> Vec<Family> {
     families
 }
 
+/// The ports that no sidecar captures.
+fn other_ports(spec: &core::ServiceSpec, interner: &mut Interner) -> Vec<OtherServicePort> {
+    let ports = spec.ports.iter().flatten();
+    let ports = ports.filter_map(|port| {
+        let transport = port.protocol.as_deref().and_then(OtherTransport::of)?;
+        let number = Port::try_from(port.port).ok()?;
+        let by_number = |target: i32| Some(TargetPort::Number(Port::try_from(target).ok()?));
+        let target = match &port.target_port {
+            None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+            Some(IntOrString::Int(target)) => by_number(*target)?,
+            Some(IntOrString::String(name)) => match name.parse() {
+                Ok(target) => by_number(target)?,
+                Err(_) => TargetPort::Name(interner.text(name)),
+            },
+        };
+        Some(OtherServicePort {
+            port: number,
+            transport,
+            target,
+        })
+    });
+    ports.collect()
+}
+
+/// Reads a port of TCP.
 fn service_port(
     index: usize,
     port: &core::ServicePort,

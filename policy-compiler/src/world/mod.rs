@@ -36,10 +36,14 @@ pub(crate) use protocol::is_tcp;
 pub(crate) use remembered::History;
 pub use remembered::Remembered;
 pub use service::{
-    Endpoint, EndpointsByPort, ExternalAddresses, Near, Service, ServicePort, TargetPort,
+    Endpoint, EndpointsByPort, ExternalAddresses, Near, OtherServicePort, Service, ServicePort,
+    TargetPort,
 };
 pub(crate) use slips::{is_near, is_slip};
-pub use workload::{Capture, ContainerPort, Pod, PodTemplate, Probe, ProbeKind, Standalone};
+pub use workload::{
+    Capture, ContainerPort, OtherPort, OtherTransport, Pod, PodTemplate, Probe, ProbeKind,
+    Standalone,
+};
 
 use crate::finding::{Finding, ObjectRef};
 

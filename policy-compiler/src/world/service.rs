@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::family::Family;
 use super::names::{Labels, NamespacedName, PodRef, Port};
 use super::protocol::Protocol;
+use super::workload::OtherTransport;
 
 /// A TCP port of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,17 @@ pub struct ServicePort {
     pub name: Arc<str>,
     /// The declared protocol.
     pub protocol: Protocol,
+    /// Where it leads in the pod.
+    pub target: TargetPort,
+}
+
+/// A port of a service that no sidecar captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherServicePort {
+    /// The port clients dial.
+    pub port: Port,
+    /// Its transport.
+    pub transport: OtherTransport,
     /// Where it leads in the pod.
     pub target: TargetPort,
 }
@@ -41,6 +53,8 @@ pub struct Service {
     pub headless: bool,
     /// TCP ports, by number.
     pub ports: BTreeMap<Port, ServicePort>,
+    /// Ports of UDP and SCTP, in the order of the object.
+    pub other_ports: Vec<OtherServicePort>,
     /// The pods' labels; empty for services with endpoints that another component writes.
     pub selector: Labels,
     /// `publishNotReadyAddresses`.
@@ -96,6 +110,18 @@ impl Service {
     pub(crate) fn reached_by(&self, called: Option<Family>) -> Option<Family> {
         let same = called.filter(|family| self.families.contains(family));
         same.or_else(|| self.families.first().copied())
+    }
+
+    /// The reason for which a port is not one of the mesh's.
+    pub(crate) fn not_a_port(&self, port: Port) -> String {
+        let mut others = self.other_ports.iter();
+        match others.find(|other| other.port == port) {
+            Some(other) => format!(
+                "port {port} of service {} is {}, which no sidecar captures",
+                self.name, other.transport
+            ),
+            None => format!("{port} is not a port of service {}", self.name),
+        }
     }
 
     /// The second family of a dual-stack service.

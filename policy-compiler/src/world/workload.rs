@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -65,6 +66,46 @@ pub struct ContainerPort {
     pub name: Option<Arc<str>>,
 }
 
+/// A transport that capture does not redirect: its packets reach the application past the sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OtherTransport {
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl OtherTransport {
+    /// Reads the `protocol` of a port. `None`: it is TCP, or not a protocol of Kubernetes.
+    pub(crate) fn of(protocol: &str) -> Option<Self> {
+        match protocol {
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for OtherTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// A declared container port that no sidecar captures.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OtherPort {
+    /// The number.
+    pub port: Port,
+    /// Its transport.
+    pub transport: OtherTransport,
+    /// The name, if any.
+    pub name: Option<Arc<str>>,
+}
+
 /// The properties that all pods of one template have in common. They share one copy of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodTemplate {
@@ -82,6 +123,8 @@ pub struct PodTemplate {
     pub capture: Capture,
     /// Declared TCP container ports, sorted.
     pub ports: Vec<ContainerPort>,
+    /// Declared container ports of UDP and SCTP, sorted.
+    pub other_ports: Box<[OtherPort]>,
     /// Probes, sorted and without repetition.
     pub probes: Vec<Probe>,
     /// Inbound ports that are not captured, sorted.
@@ -117,13 +160,21 @@ impl PodTemplate {
             labels,
             capture,
             ports,
+            other_ports,
             probes,
             uncaptured,
             destinations,
         } = self;
         (
             (namespace, owner, service_account, meshed, labels),
-            (capture, ports, probes, uncaptured, destinations),
+            (
+                capture,
+                ports,
+                other_ports,
+                probes,
+                uncaptured,
+                destinations,
+            ),
         )
     }
 

@@ -152,7 +152,10 @@ fn port_of(service: &Service, number: u16) -> Result<(Port, Protocol), Unexplain
         let ports: Vec<String> = service.ports.keys().map(ToString::to_string).collect();
         let name = &service.name;
         Unexplained::new(
-            format!("{number} is not a port of service {name}"),
+            match port {
+                Some(port) => service.not_a_port(port),
+                None => format!("{number} is not a port of service {name}"),
+            },
             format!("call port {}", ports.join(" or ")),
         )
     })

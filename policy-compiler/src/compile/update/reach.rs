@@ -1,5 +1,6 @@
 //! The reach of policies: computed again where policies, pods or services of a namespace differ.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Update;
@@ -8,11 +9,12 @@ use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
 use crate::compile::server_policy_reach::observed;
+use crate::compile::transport_reach::OtherTransports;
 use crate::compile::units::UnitId;
 use crate::finding::ObjectRef;
 use crate::validation::Recorder;
 use crate::validation::inputs::{Target, UnitInput};
-use crate::world::{Pod, PodTemplate, Port, Service, in_namespace};
+use crate::world::{NamespacedName, Pod, PodTemplate, Port, Service, in_namespace};
 
 impl Update<'_> {
     /// Notes the pods without a sidecar.
@@ -105,6 +107,8 @@ impl Update<'_> {
         let meshed = meshed.flat_map(|(_, templates)| templates.iter());
         let without_sidecar = in_namespace(&self.new.without_sidecar, namespace);
         let services = in_namespace(&self.world.services, namespace);
+        let services: BTreeMap<&NamespacedName, &Service> =
+            services.map(|(name, service)| (name, &**service)).collect();
         let reach = Reach {
             meshed: meshed
                 .map(|(template, served)| (&**template, &**served))
@@ -113,7 +117,8 @@ impl Update<'_> {
                 .flat_map(|(_, templates)| templates.keys())
                 .map(|template| &**template)
                 .collect(),
-            services: services.map(|(name, service)| (name, &**service)).collect(),
+            other_transports: OtherTransports::of(services.values().copied()),
+            services,
             offline: self.world.offline,
         };
         // Where nothing is enforced, a policy has no reach that could be wrong.
@@ -123,12 +128,8 @@ impl Update<'_> {
             false => reach.of(policies()),
         };
         reach.report_callers(policies(), &mut feedback);
-        report_namespaces(
-            recorder,
-            &self.new.settings.trust_domain,
-            policies(),
-            &mut feedback,
-        );
+        let trust_domain = &self.new.settings.trust_domain;
+        report_namespaces(recorder, trust_domain, policies(), &mut feedback);
         reach.report_telemetry(telemetry, &mut feedback);
         for (field, service, port) in limits {
             let findings = match self.new.settings.observes() {

@@ -198,7 +198,7 @@ pub(super) fn check<S>(
                 problems.push(ValidationError::unresolved(
                     reason::PORT_NOT_FOUND,
                     "spec.port",
-                    format!("{port} is not a port of service {}", service.name),
+                    service.not_a_port(port),
                     "name one of its ports",
                 ));
             }

@@ -81,8 +81,10 @@ pub(super) fn resolve<S>(
     let port = of.port.and_then(|port| service.ports.get(&port));
     match port {
         None => {
-            let port = of.port.map_or_else(String::new, |port| port.to_string());
-            let message = format!("{port} is not a port of service {name}");
+            let unnamed = || format!("the port of service {name} is missing");
+            let message = of
+                .port
+                .map_or_else(unnamed, |port| service.not_a_port(port));
             error(reason::BACKEND_NOT_FOUND, message, "name one of its ports")
         }
         Some(port) => match unsuitable(port, routed) {

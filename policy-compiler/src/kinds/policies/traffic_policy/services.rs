@@ -103,7 +103,7 @@ fn check_ports(
         return Some(ValidationError::unresolved(
             reason::PORT_NOT_FOUND,
             "spec.target.port",
-            format!("{port} is not a port of service {name}"),
+            service.not_a_port(port),
             "name a port of the service, not of its pods",
         ));
     }

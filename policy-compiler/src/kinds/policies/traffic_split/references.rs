@@ -180,7 +180,7 @@ fn reference<S>(
     let missing = lacks.first().and_then(|missing| {
         error(
             reason::PORT_NOT_FOUND,
-            format!("{missing} is not a port of service {name}"),
+            target.not_a_port(*missing),
             "give it the ports of the service that is split",
         )
     });
