@@ -1,11 +1,12 @@
-//! Callers of the namespace of a policy: service accounts that no pod has, and that are probably slips of the pen.
+//! Callers that policies name and that do not exist: service accounts that no pod has, namespaces, addresses of services.
 
 use std::collections::BTreeSet;
 
-use heddle_crds::reason;
+use heddle_crds::{ConditionType, reason};
 
 use super::reach::Reach;
 use super::report::PolicyFeedback;
+use crate::authz::Rule;
 use crate::finding::Finding;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::settings::Settings;
@@ -26,11 +27,8 @@ impl Reach<'_> {
             let templates = meshed.chain(self.without_sidecar.iter().copied());
             templates.map(|template| &*template.service_account)
         };
-        let rules = policies.flat_map(|policy| {
-            let rules = policy.rules.iter().enumerate();
-            rules.map(move |(index, rule)| (&policy.object, index, rule))
-        });
-        for (object, index, rule) in rules {
+        for (policy, index, rule) in rules(policies) {
+            let object = &policy.object;
             let namespace = &object.namespace;
             let own = rule.from.identities.iter().filter_map(|identity| {
                 let (_, path) = identity.as_str().split_once("/ns/")?;
@@ -57,31 +55,75 @@ pub(super) fn report_namespaces<'p>(
     policies: impl Iterator<Item = &'p Policy>,
     feedback: &mut PolicyFeedback,
 ) {
-    for policy in policies {
+    for (policy, index, rule) in rules(policies) {
         let object = &policy.object;
-        for (index, rule) in policy.rules.iter().enumerate() {
-            let from = &rule.from;
-            let whole = from
-                .identity_prefixes
-                .iter()
-                .map(|of| ("namespaces", &**of));
-            let single = from.identities.iter().map(|of| ("identities", of.as_str()));
-            let named = whole.chain(single).filter_map(|(field, text)| {
-                let path = text.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
-                let (namespace, _) = path.strip_prefix("/ns/")?.split_once('/')?;
-                (*namespace != *object.namespace).then_some((field, namespace))
-            });
-            let named: BTreeSet<(&str, &str)> = named.collect();
-            for (field, namespace) in named {
-                let Some(fix) = recorder.missing_namespace(namespace) else {
-                    continue;
-                };
-                let field = format!("spec.rules[{index}].from.{field}");
-                let message =
-                    format!("namespace {namespace} does not exist, so no caller is of it");
-                let finding = Finding::warning(object, field, reason::UNKNOWN_CALLER, message);
-                feedback.findings.push(finding.fix(fix));
-            }
+        let named = callers(trust_domain, rule);
+        let named = named.filter(|(_, namespace)| **namespace != *object.namespace);
+        let named: BTreeSet<(&str, &str)> = named.collect();
+        for (field, namespace) in named {
+            let Some(fix) = recorder.missing_namespace(namespace) else {
+                continue;
+            };
+            let field = format!("spec.rules[{index}].from.{field}");
+            let message = format!("namespace {namespace} does not exist, so no caller is of it");
+            let finding = Finding::warning(object, field, reason::UNKNOWN_CALLER, message);
+            feedback.findings.push(finding.fix(fix));
+        }
+    }
+}
+
+/// The rules of policies, each with its index.
+fn rules<'p>(
+    policies: impl Iterator<Item = &'p Policy>,
+) -> impl Iterator<Item = (&'p Policy, usize, &'p Rule)> {
+    policies.flat_map(|policy| {
+        let rules = policy.rules.iter().enumerate();
+        rules.map(move |(index, rule)| (policy, index, rule))
+    })
+}
+
+/// The callers of the mesh that a rule names: the field and the namespace.
+fn callers<'p>(
+    trust_domain: &str,
+    rule: &'p Rule,
+) -> impl Iterator<Item = (&'static str, &'p str)> {
+    let from = &rule.from;
+    let whole = from
+        .identity_prefixes
+        .iter()
+        .map(|of| ("namespaces", &**of));
+    let single = from.identities.iter().map(|of| ("identities", of.as_str()));
+    whole.chain(single).filter_map(move |(field, text)| {
+        let path = text.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
+        let (namespace, _) = path.strip_prefix("/ns/")?.split_once('/')?;
+        Some((field, namespace))
+    })
+}
+
+/// Reports each single address that is one of a service: connections come from its pods.
+pub(super) fn report_addresses<'p>(
+    recorder: &Recorder<'_>,
+    policies: impl Iterator<Item = &'p Policy>,
+    feedback: &mut PolicyFeedback,
+) {
+    for (policy, index, rule) in rules(policies) {
+        let blocks = rule.from.blocks.iter();
+        let single = blocks.filter(|block| block.prefix_len() == block.max_prefix_len());
+        for block in single {
+            let Some(service) = recorder.service_at(block.addr()) else {
+                continue;
+            };
+            let (object, field) = (&policy.object, format!("spec.rules[{index}].from.ipBlocks"));
+            let message = format!(
+                "{block} never matches: it is the address of service {service}, from which no connection comes"
+            );
+            let code = reason::NEVER_MATCHES;
+            let told = format!("{field}: {message}");
+            feedback.condition(object, ConditionType::Enforced, false, code, &told);
+            let finding = Finding::warning(object, field, code, message);
+            feedback
+                .findings
+                .push(finding.fix("name the identities of the pods of the service"));
         }
     }
 }

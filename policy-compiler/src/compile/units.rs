@@ -121,7 +121,8 @@ impl UnitInput {
             | Self::Namespace(_)
             | Self::Namespaces
             | Self::Ready(_)
-            | Self::PortAddresses(_) => {}
+            | Self::PortAddresses(_)
+            | Self::ServiceAt(_) => {}
             // The hosts of an object are compiled for the namespaces that call them, the rules of a route with the services that it is
             // attached to.
             Self::Attached(_, Target::External(_) | Target::Route(_)) => {}
@@ -145,7 +146,8 @@ impl UnitInput {
             | Self::Admission(_)
             | Self::Clusters(_)
             | Self::Unmeshed(_)
-            | Self::PortAddresses(_) => true,
+            | Self::PortAddresses(_)
+            | Self::ServiceAt(_) => true,
             Self::Attached(_, Target::Pods(_))
             | Self::Backends(_)
             | Self::Selected(_)

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::finding::ObjectRef;
@@ -56,6 +57,8 @@ pub(crate) enum UnitInput {
     Unmeshed(NamespacedName),
     /// The addresses of the services that have a port.
     PortAddresses(Port),
+    /// The services that have an address.
+    ServiceAt(IpAddr),
 }
 
 /// The recorded reads of one run of a unit.

@@ -1,6 +1,7 @@
 //! The world as one unit sees it. Records each read.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use heddle_crds::ExternalServiceSpec;
@@ -126,6 +127,13 @@ impl<'a> Recorder<'a> {
         let fix = self.world.missing_namespace(name)?;
         self.reads.add(UnitInput::Namespaces);
         Some(fix)
+    }
+
+    /// The service that has an address.
+    pub(crate) fn service_at(&self, ip: IpAddr) -> Option<&'a NamespacedName> {
+        let ip = ip.to_canonical();
+        self.reads.add(UnitInput::ServiceAt(ip));
+        self.addresses.services(ip).next()
     }
 
     /// The objects of a declared kind in the unit's namespace, by name.

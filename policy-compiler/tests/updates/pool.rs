@@ -82,6 +82,10 @@ fn crossing(number: usize) -> Vec<Value> {
             json!({"target": {"service": "b"}, "rules": rules}),
         ));
     }
+    let address = format!("10.96.{other}.1/32");
+    let rules = json!([{"action": "Deny", "from": {"ipBlocks": [address]}}]);
+    let by_address = json!({"target": {"service": "a"}, "rules": rules});
+    crossing.push(policy("p", by_address));
     for name in ["s", "t"] {
         for (service, namespace) in [("a", own), ("b", own), ("a", there), ("b", there)] {
             let parent =

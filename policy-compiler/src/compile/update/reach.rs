@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Update;
-use crate::compile::callers_reach::report_namespaces;
+use crate::compile::callers_reach::{report_addresses, report_namespaces};
 use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
@@ -130,6 +130,7 @@ impl Update<'_> {
         reach.report_callers(policies(), &mut feedback);
         let trust_domain = &self.new.settings.trust_domain;
         report_namespaces(recorder, trust_domain, policies(), &mut feedback);
+        report_addresses(recorder, policies(), &mut feedback);
         reach.report_telemetry(telemetry, &mut feedback);
         for (field, service, port) in limits {
             let findings = match self.new.settings.observes() {

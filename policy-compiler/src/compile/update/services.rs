@@ -37,6 +37,9 @@ impl Update<'_> {
                 for ip in &new {
                     self.new.addresses.add(ip.to_canonical(), claim.clone());
                 }
+                for ip in old.iter().chain(&new) {
+                    self.changed(&UnitInput::ServiceAt(ip.to_canonical()));
+                }
             }
             self.port_addresses(change.key, change.old, change.new);
             // Also where they stay: another port may be dialled there now.
