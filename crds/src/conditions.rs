@@ -193,7 +193,7 @@ pub mod reason {
     pub const NO_SIDECAR: &str = "NoSidecar";
     /// Enforced: a rule names something that no request has; the message names it, with the reason.
     pub const NEVER_MATCHES: &str = "NeverMatches";
-    /// Findings: a rule names a caller that no pod is, and that almost equals one.
+    /// Findings: a rule names a caller that no pod is, and that almost equals one; or a caller without a sidecar.
     pub const UNKNOWN_CALLER: &str = "UnknownCaller";
     /// Enforced: a rule decides about no request, because another one decides about all of its requests; the message names both.
     pub const UNREACHABLE: &str = "Unreachable";

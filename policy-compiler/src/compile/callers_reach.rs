@@ -1,17 +1,23 @@
-//! Callers that policies name and that do not exist: service accounts that no pod has, namespaces, addresses of services.
+//! Callers that policies name and that do not exist: service accounts that no pod has, or no pod with a sidecar, namespaces, addresses of
+//! services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_crds::{ConditionType, reason};
 
+use super::Compiled;
 use super::reach::Reach;
 use super::report::PolicyFeedback;
 use crate::authz::Rule;
 use crate::finding::Finding;
+use crate::injection::SYSTEM_NAMESPACES;
 use crate::kinds::policies::auth_policy::Policy;
 use crate::settings::Settings;
 use crate::validation::Recorder;
-use crate::world::{World, is_slip};
+use crate::world::{World, in_namespace, is_slip};
+
+/// The namespace and the service account of the control plane, which has an identity without a sidecar.
+const CONTROL_PLANE: (&str, &str) = ("heddle-system", "heddle-operator");
 
 impl Reach<'_> {
     /// Reports each identity of the namespace of a policy that no pod has and that almost equals one that pods have. Others may be those of
@@ -58,8 +64,10 @@ pub(super) fn report_namespaces<'p>(
     for (policy, index, rule) in rules(policies) {
         let object = &policy.object;
         let named = callers(trust_domain, rule);
-        let named = named.filter(|(_, namespace)| **namespace != *object.namespace);
-        let named: BTreeSet<(&str, &str)> = named.collect();
+        let named = named.filter(|(_, namespace, _)| **namespace != *object.namespace);
+        let named: BTreeSet<(&str, &str)> = named
+            .map(|(field, namespace, _)| (field, namespace))
+            .collect();
         for (field, namespace) in named {
             let Some(fix) = recorder.missing_namespace(namespace) else {
                 continue;
@@ -82,11 +90,11 @@ fn rules<'p>(
     })
 }
 
-/// The callers of the mesh that a rule names: the field and the namespace.
+/// The callers of the mesh that a rule names: the field, the namespace, and the service account if it is not the whole namespace.
 fn callers<'p>(
     trust_domain: &str,
     rule: &'p Rule,
-) -> impl Iterator<Item = (&'static str, &'p str)> {
+) -> impl Iterator<Item = (&'static str, &'p str, Option<&'p str>)> {
     let from = &rule.from;
     let whole = from
         .identity_prefixes
@@ -95,9 +103,108 @@ fn callers<'p>(
     let single = from.identities.iter().map(|of| ("identities", of.as_str()));
     whole.chain(single).filter_map(move |(field, text)| {
         let path = text.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?;
-        let (namespace, _) = path.strip_prefix("/ns/")?.split_once('/')?;
-        Some((field, namespace))
+        let (namespace, rest) = path.strip_prefix("/ns/")?.split_once('/')?;
+        Some((field, namespace, rest.strip_prefix("sa/")))
     })
+}
+
+/// The service accounts of the living pods of a namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ServiceAccounts<'a> {
+    /// Those of pods with a sidecar.
+    meshed: BTreeSet<&'a str>,
+    /// Those of pods without one.
+    without_sidecar: BTreeSet<&'a str>,
+}
+
+impl Compiled {
+    /// Returns the service accounts of the living pods of a namespace.
+    pub(super) fn service_accounts<'a>(&'a self, namespace: &'a str) -> ServiceAccounts<'a> {
+        let [meshed, without_sidecar] = [&self.pods, &self.without_sidecar].map(|pods| {
+            let templates = in_namespace(pods, namespace).flat_map(|(_, all)| all.keys());
+            let accounts = templates.map(|template| &*template.service_account);
+            accounts.collect()
+        });
+        ServiceAccounts {
+            meshed,
+            without_sidecar,
+        }
+    }
+}
+
+impl ServiceAccounts<'_> {
+    /// If no pod of a service account, or of the whole namespace, has the identity of a caller, returns the reason and the fix. Pods that
+    /// are not there yet are not known.
+    fn without_identity(
+        &self,
+        recorder: &Recorder<'_>,
+        namespace: &str,
+        account: Option<&str>,
+    ) -> Option<(String, String)> {
+        let of_control_plane = account.is_none_or(|account| account == CONTROL_PLANE.1);
+        if namespace == CONTROL_PLANE.0 && of_control_plane {
+            return None;
+        }
+        let among = |all: &BTreeSet<&str>| match account {
+            Some(account) => all.contains(account),
+            None => !all.is_empty(),
+        };
+        if among(&self.meshed) {
+            return None;
+        }
+        let then = match account {
+            Some(_) => "no caller has this identity",
+            None => "no caller is of it",
+        };
+        if SYSTEM_NAMESPACES.contains(&namespace) {
+            let message = format!("pods of namespace {namespace} get no sidecar, so that {then}");
+            return Some((
+                message,
+                "name the addresses of the callers by ipBlocks".to_owned(),
+            ));
+        }
+        if !among(&self.without_sidecar) || !recorder.knows_namespace(namespace) {
+            return None;
+        }
+        let pods = match account {
+            Some(account) => format!("service account {namespace}/{account}"),
+            None => format!("namespace {namespace}"),
+        };
+        let message = format!("no pod of {pods} has a sidecar, so that {then}");
+        let fix = format!(
+            "label the pods or namespace {namespace} heddle.dev/inject: enabled and restart the pods"
+        );
+        Some((message, fix))
+    }
+}
+
+/// Reports each caller of the mesh that is there without a sidecar: it has no identity, so that the rule does not decide about it.
+pub(super) fn report_without_sidecar<'p>(
+    recorder: &Recorder<'_>,
+    compiled: &Compiled,
+    policies: impl Iterator<Item = &'p Policy>,
+    feedback: &mut PolicyFeedback,
+) {
+    let mut known: BTreeMap<&str, ServiceAccounts<'_>> = BTreeMap::new();
+    for (policy, index, rule) in rules(policies) {
+        for (field, namespace, account) in callers(&compiled.settings.trust_domain, rule) {
+            if field == "identities" && account.is_none() {
+                // Not that of a service account.
+                continue;
+            }
+            let accounts = known.entry(namespace).or_insert_with(|| {
+                recorder.record_service_accounts(namespace);
+                compiled.service_accounts(namespace)
+            });
+            let without = accounts.without_identity(recorder, namespace, account);
+            let Some((message, fix)) = without else {
+                continue;
+            };
+            let (object, field) = (&policy.object, format!("spec.rules[{index}].from.{field}"));
+            let finding = Finding::warning(object, field, reason::UNKNOWN_CALLER, message);
+            feedback.findings.push(finding.fix(fix));
+        }
+    }
 }
 
 /// Reports each single address that is one of a service: connections come from its pods.

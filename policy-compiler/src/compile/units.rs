@@ -122,7 +122,8 @@ impl UnitInput {
             | Self::Namespaces
             | Self::Ready(_)
             | Self::PortAddresses(_)
-            | Self::ServiceAt(_) => {}
+            | Self::ServiceAt(_)
+            | Self::ServiceAccounts(_) => {}
             // The hosts of an object are compiled for the namespaces that call them, the rules of a route with the services that it is
             // attached to.
             Self::Attached(_, Target::External(_) | Target::Route(_)) => {}
@@ -147,7 +148,8 @@ impl UnitInput {
             | Self::Clusters(_)
             | Self::Unmeshed(_)
             | Self::PortAddresses(_)
-            | Self::ServiceAt(_) => true,
+            | Self::ServiceAt(_)
+            | Self::ServiceAccounts(_) => true,
             Self::Attached(_, Target::Pods(_))
             | Self::Backends(_)
             | Self::Selected(_)

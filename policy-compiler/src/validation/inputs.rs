@@ -59,6 +59,8 @@ pub(crate) enum UnitInput {
     PortAddresses(Port),
     /// The services that have an address.
     ServiceAt(IpAddr),
+    /// The service accounts of the pods of a namespace that have a sidecar, and of those that have none.
+    ServiceAccounts(Arc<str>),
 }
 
 /// The recorded reads of one run of a unit.

@@ -129,6 +129,17 @@ impl<'a> Recorder<'a> {
         Some(fix)
     }
 
+    /// Whether the labels of a namespace are known. Files may lack it, and its pods then seem to get no sidecar.
+    pub(crate) fn knows_namespace(&self, name: &str) -> bool {
+        self.reads.add(UnitInput::Namespace(name.into()));
+        !self.world.offline || self.world.namespaces.contains(name)
+    }
+
+    /// Records the read of the service accounts of the pods of a namespace.
+    pub(crate) fn record_service_accounts(&self, namespace: &str) {
+        self.reads.add(UnitInput::ServiceAccounts(namespace.into()));
+    }
+
     /// The service that has an address.
     pub(crate) fn service_at(&self, ip: IpAddr) -> Option<&'a NamespacedName> {
         let ip = ip.to_canonical();

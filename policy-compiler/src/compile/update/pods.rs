@@ -60,6 +60,7 @@ impl Update<'_> {
             self.touch(Dependency::Pod(pod.key.clone()));
         }
         self.differs.pods = pods;
+        self.service_accounts();
         for (namespace, pods) in behind {
             for (service, by_port) in in_namespace(&self.world.endpoints, &namespace) {
                 let mut there = by_port.values().flatten().filter_map(|e| e.pod.as_ref());

@@ -1,10 +1,10 @@
 //! The reach of policies: computed again where policies, pods or services of a namespace differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Update;
-use crate::compile::callers_reach::{report_addresses, report_namespaces};
+use crate::compile::callers_reach::{report_addresses, report_namespaces, report_without_sidecar};
 use crate::compile::reach::Reach;
 use crate::compile::report::PolicyFeedback;
 use crate::compile::reports::Source;
@@ -71,6 +71,28 @@ impl Update<'_> {
         }
     }
 
+    /// Queues the readers of the service accounts of the namespaces where they differ: most changes of pods leave them as they are.
+    pub(super) fn service_accounts(&mut self) {
+        let living = |pod: Option<&Arc<Pod>>| {
+            let pod = pod.filter(|pod| pod.alive);
+            pod.map(|pod| Arc::clone(&pod.template))
+        };
+        let pods = self.differs.pods.iter();
+        let pods = pods.filter(|pod| living(pod.old) != living(pod.new));
+        let namespaces: BTreeSet<&Arc<str>> = pods.map(|pod| &pod.key.namespace).collect();
+        let inputs = namespaces
+            .into_iter()
+            .map(|name| (name, UnitInput::ServiceAccounts(Arc::clone(name))))
+            .filter(|(_, input)| self.new.readers.reads(input));
+        let inputs = inputs.filter(|(namespace, _)| {
+            self.old.service_accounts(namespace) != self.new.service_accounts(namespace)
+        });
+        let inputs: Vec<UnitInput> = inputs.map(|(_, input)| input).collect();
+        for input in inputs {
+            self.changed(&input);
+        }
+    }
+
     /// Compares the policies of a namespace with its pods.
     pub(super) fn reach(&mut self, namespace: &Arc<str>) {
         let recorder = Recorder::new(self.world, &self.new.addresses);
@@ -130,6 +152,7 @@ impl Update<'_> {
         reach.report_callers(policies(), &mut feedback);
         let trust_domain = &self.new.settings.trust_domain;
         report_namespaces(recorder, trust_domain, policies(), &mut feedback);
+        report_without_sidecar(recorder, &self.new, policies(), &mut feedback);
         report_addresses(recorder, policies(), &mut feedback);
         reach.report_telemetry(telemetry, &mut feedback);
         for (field, service, port) in limits {
