@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use heddle_policy_compiler::ingest::owner;
 use heddle_policy_compiler::injection::{
-    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Resources, SidecarSettings, TRUST_BUNDLE, is_more,
+    DnsLookup, EXCLUDE_INBOUND_PORTS, PROXY_UID, Quantities, Resources, SidecarSettings,
+    TRUST_BUNDLE,
 };
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::{Sidecar, names};
@@ -42,17 +42,12 @@ pub(super) fn init(sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
     ];
     let set = lists.iter().filter(|(_, list)| !list.is_empty());
     env.extend(set.map(|(name, list)| variable(name, list)));
-    let mesh = &sidecar.mesh.proxy.init_resources;
     json!({
         "name": names::INIT,
         "image": sidecar.image,
         "args": ["init"],
         "env": env,
-        "resources": resources(
-            [&mesh.requests.cpu, &mesh.requests.memory],
-            [mesh.limits.cpu.as_ref(), Some(&mesh.limits.memory)],
-            &settings.init,
-        ),
+        "resources": resources(Quantities::of_init(&sidecar.mesh.proxy), &settings.init),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]},
@@ -68,7 +63,6 @@ pub(super) fn init(sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
 
 /// The sidecar: an init container that is restarted always, so it is there before the application and after it.
 pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) -> Value {
-    let mesh = &sidecar.mesh.proxy.resources;
     let probe = |period: u32, failures: u32| {
         json!({
             "httpGet": {"path": "/healthz/ready", "port": READY_PORT},
@@ -83,11 +77,7 @@ pub(super) fn proxy(pod: &Pod, sidecar: &Sidecar, settings: &SidecarSettings) ->
         "restartPolicy": "Always",
         "env": environment(pod, sidecar, settings),
         "ports": [{"name": "heddle-ready", "containerPort": READY_PORT, "protocol": "TCP"}],
-        "resources": resources(
-            [&mesh.requests.cpu, &mesh.requests.memory],
-            [mesh.limits.cpu.as_ref(), Some(&mesh.limits.memory)],
-            &settings.proxy,
-        ),
+        "resources": resources(Quantities::of_proxy(&sidecar.mesh.proxy), &settings.proxy),
         // Asked every second, for the application waits for it.
         "startupProbe": probe(1, 120),
         "readinessProbe": probe(5, 3),
@@ -152,23 +142,12 @@ fn control_plane(sidecar: &Sidecar, settings: &SidecarSettings) -> String {
     }
 }
 
-/// The mesh's resources (processor time, then memory), with the pod's own in their place. If the pod sets one of request and limit, the
-/// mesh's other one gives way, for the API server refuses a request above its limit.
-fn resources(requests: [&Quantity; 2], limits: [Option<&Quantity>; 2], own: &Resources) -> Value {
+/// The mesh's resources, with the pod's own in their place.
+fn resources(mesh: Quantities<'_>, own: &Resources) -> Value {
+    let effective = mesh.replaced_by(own);
     let (mut requested, mut limited) = (serde_json::Map::new(), serde_json::Map::new());
-    let all = ["cpu", "memory"].into_iter().zip(requests).zip(limits);
-    for ((resource, request), limit) in all {
-        let (own_request, own_limit) = (own.get("requests", resource), own.get("limits", resource));
-        let mut request = own_request.unwrap_or(&request.0);
-        let mut limit = own_limit.or(limit.map(|limit| &*limit.0));
-        if let Some(most) = limit.filter(|most| is_more(request, most)) {
-            match (own_request, own_limit) {
-                (Some(own), None) => limit = Some(own),
-                (None, Some(_)) => request = most,
-                // Both are the pod's, or both the mesh's.
-                (Some(_), Some(_)) | (None, None) => {}
-            }
-        }
+    let all = Quantities::NAMES.into_iter().zip(effective.requests);
+    for ((resource, request), limit) in all.zip(effective.limits) {
         requested.insert(resource.to_owned(), json!(request));
         limited.extend(limit.map(|limit| (resource.to_owned(), json!(limit))));
     }

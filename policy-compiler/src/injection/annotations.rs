@@ -86,7 +86,7 @@ fn block(item: &str) -> Result<IpNet, String> {
 pub struct Resources(BTreeMap<(&'static str, &'static str), String>);
 
 const SECTIONS: [&str; 2] = ["requests", "limits"];
-const RESOURCES: [&str; 2] = ["cpu", "memory"];
+pub(super) const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
 impl Resources {
     /// Reads an annotation such as `requests.cpu=100m, limits.cpu=100m`.

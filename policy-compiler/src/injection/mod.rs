@@ -7,6 +7,7 @@
 
 mod annotations;
 mod checks;
+mod resources;
 mod spelling;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more, nanos};
 pub use checks::{DnsLookup, PROXY_UID};
+pub use resources::Quantities;
 pub use spelling::{misspelt_annotations, possibly_ours, warnings as spelling_warnings};
 pub(crate) use spelling::{namespace_warnings, owner_warnings};
 

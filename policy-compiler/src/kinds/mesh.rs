@@ -2,12 +2,13 @@
 
 use heddle_crds::{
     AccessLogFormat, AccessLogSink, Action, ConditionType, FailureMode, LastGood, MESH_NAME,
-    MeshMode, MeshSpec, MetricLabel, reason,
+    MeshMode, MeshSpec, MetricLabel, ProxySettings, reason,
 };
 use heddle_xds_types::golden;
 use heddle_xds_types::tap::is_secret_name;
 
 use crate::finding::{Finding, ObjectRef};
+use crate::injection::Quantities;
 use crate::kinds::called_servers::{self, collector, rate_limit_server};
 use crate::kinds::salvage::{bypassed, closed, in_words, salvage};
 use crate::kinds::telemetry::{access_logs, span_tags};
@@ -45,6 +46,9 @@ pub(crate) fn settings(world: &World) -> (Settings, MeshSpec, ValidationReport) 
     let spec = in_trust_domain(spec, world, origin.as_ref(), &mut report);
     let left_out = origin.iter().flat_map(|object| secret_tags(&spec, object));
     report.findings.extend(left_out);
+    let above = origin.iter();
+    let above = above.flat_map(|object| requests_above_limits(&spec.proxy, object));
+    report.findings.extend(above);
     (read(&spec, origin), spec, report)
 }
 
@@ -282,6 +286,27 @@ fn secret_tags(spec: &MeshSpec, object: &ObjectRef) -> Vec<Finding> {
         is_secret_name(name).then(|| finding().fix("name a header that carries none"))
     });
     left_out.collect()
+}
+
+/// The requests of the two containers that are above their limits. An API server refuses every pod with such a container, so that the limit
+/// counts. The definition cannot refuse them: a Mesh that is stored already must stay one.
+fn requests_above_limits(proxy: &ProxySettings, object: &ObjectRef) -> Vec<Finding> {
+    let of = [
+        ("resources", Quantities::of_proxy(proxy)),
+        ("initResources", Quantities::of_init(proxy)),
+    ];
+    let above = of.into_iter().flat_map(|(of, quantities)| {
+        let above = quantities.above_limits();
+        above.map(move |(resource, request, limit)| {
+            let field = format!("spec.proxy.{of}.requests.{resource}");
+            let message = format!(
+                "{request} is more than spec.proxy.{of}.limits.{resource}, {limit}: no pod can be created so, and the containers request {limit}"
+            );
+            let finding = Finding::error(object, field, reason::INVALID, message);
+            finding.fix("lower the request or raise the limit")
+        })
+    });
+    above.collect()
 }
 
 /// The tags of spans with a header that would be code in an expression, or with credentials.

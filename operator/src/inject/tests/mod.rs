@@ -1,4 +1,5 @@
 mod prepared;
+mod resources;
 
 use heddle_agent::capture::CaptureSettings;
 use proptest::prelude::*;
@@ -395,52 +396,6 @@ fn host_network_and_windows_pods_are_skipped_with_a_reason() {
     }
     let disabled = pod(|pod| pod["metadata"]["labels"] = json!({"heddle.dev/inject": "disabled"}));
     assert!(matches!(injection_of(&disabled), PodInjection::Leave));
-}
-
-/// Every container of a pod must have a limit for a quota on limits, and limits equal to requests for the class Guaranteed.
-#[test]
-fn resources_of_both_containers_can_be_set() {
-    let mut sidecar = sidecar();
-    let mesh = json!({"proxy": {"initResources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}});
-    sidecar.mesh = serde_json::from_value(mesh).unwrap();
-    let review = |pod: &Value| {
-        let reviewed = review(&serde_json::from_value(pod.clone()).unwrap(), &sidecar);
-        let PodInjection::Inject(patch) = reviewed.injection else {
-            panic!()
-        };
-        let mut after = pod.clone();
-        json_patch::patch(&mut after, &patch).unwrap();
-        after["spec"]["initContainers"].clone()
-    };
-    let by_mesh = review(&pod(|_| {}));
-    assert_eq!(
-        by_mesh[0]["resources"],
-        json!({"requests": {"cpu": "20m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}})
-    );
-    let halves = review(&pod(|pod| {
-        pod["metadata"]["annotations"] =
-            json!({"heddle.dev/init-resources": "limits.cpu=10m, requests.memory=64Mi"});
-    }));
-    assert_eq!(
-        halves[0]["resources"],
-        json!({"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "10m", "memory": "64Mi"}}),
-        "the mesh's request or limit gives way"
-    );
-    let all = "requests.cpu=1, limits.cpu=1, requests.memory=1Gi, limits.memory=1Gi";
-    let by_pod = review(&pod(|pod| {
-        pod["metadata"]["annotations"] =
-            json!({"heddle.dev/proxy-resources": all, "heddle.dev/init-resources": all});
-    }));
-    for container in by_pod.as_array().unwrap() {
-        assert_eq!(
-            container["resources"]["requests"],
-            json!({"cpu": "1", "memory": "1Gi"})
-        );
-        assert_eq!(
-            container["resources"]["requests"],
-            container["resources"]["limits"]
-        );
-    }
 }
 
 #[test]
