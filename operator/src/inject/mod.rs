@@ -64,7 +64,10 @@ pub fn review(pod: &Pod, sidecar: &Sidecar) -> InjectionReview {
     let decided = injection::decide(&pod.metadata, pod.spec.as_ref());
     let injection = match (decided.decision, pod.spec.as_ref()) {
         (InjectionDecision::Inject(settings), Some(spec)) => {
-            PodInjection::Inject(patch::patch(pod, spec, sidecar, &settings))
+            match settings.misfit(&sidecar.mesh.proxy) {
+                None => PodInjection::Inject(patch::patch(pod, spec, sidecar, &settings)),
+                Some(reason) => PodInjection::Refuse(reason),
+            }
         }
         (InjectionDecision::Inject(_), None) | (InjectionDecision::Leave, _) => PodInjection::Leave,
         (InjectionDecision::Skip(reason), _) => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use heddle_crds::{MESH_NAME, ProxySettings};
 use imbl::{OrdMap, OrdSet};
 use k8s_openapi::api::core::v1 as core;
 
@@ -195,6 +196,7 @@ impl WorldBuilder {
         if self.templates.is_empty() && self.manifests.is_empty() {
             return (pods, findings.into());
         }
+        let mesh = self.mesh_proxy();
         let with_pods: BTreeSet<NamespacedName> =
             pods.values().map(|w| w.template.workload()).collect();
         for template in self.templates.values().chain(self.manifests.values()) {
@@ -202,16 +204,24 @@ impl WorldBuilder {
             if with_pods.contains(&pod.template.workload()) || pods.contains_key(&pod.name) {
                 continue;
             }
-            findings.extend(template.findings(&self.namespaces));
+            findings.extend(template.findings(&self.namespaces, &mesh));
             let stand_in = Pod {
                 template: self
                     .interner
-                    .template(template.pod_template(&self.namespaces)),
+                    .template(template.pod_template(&self.namespaces, &mesh)),
                 ..pod.clone()
             };
             pods.insert(pod.name.clone(), Arc::new(stand_in));
         }
         (pods, findings.into())
+    }
+
+    /// The settings of sidecars as the Mesh declares them. Files have no last good spec.
+    fn mesh_proxy(&self) -> ProxySettings {
+        let mut meshes = self.declared.meshes.iter();
+        let mesh = meshes.find(|(name, _)| *name.name == *MESH_NAME);
+        let spec = mesh.and_then(|(_, declared)| declared.spec.as_ref().ok());
+        spec.map(|spec| spec.proxy.clone()).unwrap_or_default()
     }
 
     fn service(&mut self, service: &core::Service, findings: &mut Vec<Finding>) {

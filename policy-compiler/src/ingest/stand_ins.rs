@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use heddle_crds::ProxySettings;
+
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{Injection, InjectionDecision, is_selected};
 use crate::world::{Pod, PodTemplate, Port};
@@ -32,11 +34,15 @@ impl StandIn {
     }
 
     /// Returns the template after admission.
-    pub(super) fn pod_template(&self, namespaces: &NamespaceLabels) -> PodTemplate {
+    pub(super) fn pod_template(
+        &self,
+        namespaces: &NamespaceLabels,
+        mesh: &ProxySettings,
+    ) -> PodTemplate {
         let template = (*self.pod.template).clone();
         let selected = self.is_selected(namespaces);
         match &self.injection.decision {
-            InjectionDecision::Inject(settings) if selected => {
+            InjectionDecision::Inject(settings) if selected && settings.misfit(mesh).is_none() => {
                 let ports = settings.exclusions.inbound_ports.iter();
                 let ports = ports.filter_map(|port| Port::try_from(i32::from(*port)).ok());
                 PodTemplate {
@@ -53,22 +59,30 @@ impl StandIn {
     }
 
     /// Returns the messages of the admission, in the webhook's own words.
-    pub(super) fn findings(&self, namespaces: &NamespaceLabels) -> Vec<Finding> {
+    pub(super) fn findings(
+        &self,
+        namespaces: &NamespaceLabels,
+        mesh: &ProxySettings,
+    ) -> Vec<Finding> {
         if !self.is_selected(namespaces) {
             return warnings(&self.object, &self.spelling);
         }
         let mut found = warnings(&self.object, &self.injection.warnings);
+        let refused = |reason: &str| {
+            let (field, message, fix) = split(reason);
+            Finding::error(&self.object, field, "InjectionRefused", message).fix(fix)
+        };
         match &self.injection.decision {
-            InjectionDecision::Inject(_) | InjectionDecision::Leave => {}
+            InjectionDecision::Inject(settings) => {
+                let misfit = settings.misfit(mesh);
+                found.extend(misfit.map(|reason| refused(&reason)));
+            }
+            InjectionDecision::Leave => {}
             InjectionDecision::Skip(reason) => {
                 let finding = Finding::info(&self.object, "", "NoSidecar", &**reason);
                 found.push(finding.fix("label the pods heddle.dev/inject: disabled"));
             }
-            InjectionDecision::Refuse(reason) => {
-                let (field, message, fix) = split(reason);
-                let finding = Finding::error(&self.object, field, "InjectionRefused", message);
-                found.push(finding.fix(fix));
-            }
+            InjectionDecision::Refuse(reason) => found.push(refused(reason)),
         }
         found
     }

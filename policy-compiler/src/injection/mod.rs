@@ -7,16 +7,19 @@
 
 mod annotations;
 mod checks;
+mod pod_requests;
 mod resources;
 mod spelling;
 
 use std::collections::BTreeSet;
 
+use heddle_crds::ProxySettings;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use annotations::{Exclusions, MAX_EXCLUSIONS, Resources, is_more, nanos};
 pub use checks::{DnsLookup, PROXY_UID};
+pub use pod_requests::PodRequests;
 pub use resources::Quantities;
 pub use spelling::{misspelt_annotations, possibly_ours, warnings as spelling_warnings};
 pub(crate) use spelling::{namespace_warnings, owner_warnings};
@@ -111,8 +114,21 @@ pub struct SidecarSettings {
     pub proxy: Resources,
     /// Compute resources of the init container, in place of the mesh's.
     pub init: Resources,
+    /// The requests of the pod as a whole.
+    pub pod: PodRequests,
     /// The name under which the sidecar looks the control plane up.
     pub dns: DnsLookup,
+}
+
+impl SidecarSettings {
+    /// Returns the reason for which the API server would refuse the pod with the sidecar's containers. Their resources are in part those of
+    /// the mesh.
+    #[must_use]
+    pub fn misfit(&self, mesh: &ProxySettings) -> Option<String> {
+        let proxy = Quantities::of_proxy(mesh).replaced_by(&self.proxy);
+        let init = Quantities::of_init(mesh).replaced_by(&self.init);
+        self.pod.misfit(proxy, init)
+    }
 }
 
 /// Returns whether a webhook of `config/default/webhook.yaml` selects a pod, by the value of the injection label of its namespace
@@ -172,6 +188,7 @@ fn settings(
         tcp_probe_ports,
         proxy: Resources::read(annotations, names::PROXY_RESOURCES)?,
         init: Resources::read(annotations, names::INIT_RESOURCES)?,
+        pod: PodRequests::read(spec),
         dns,
     })
 }

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod pod_resources;
+
 fn decided(change: impl FnOnce(&mut Value)) -> Injection {
     let mut pod = json!({
         "apiVersion": "v1",

@@ -89,3 +89,33 @@ fn no_container_has_a_request_above_its_limit() {
         }
     }
 }
+
+/// The resources of the Mesh and of the annotation decide.
+#[test]
+fn a_pod_whose_own_requests_leave_no_room_is_refused() {
+    let pod = |annotation: &str| {
+        pod(|pod| {
+            pod["spec"]["resources"] = json!({"requests": {"memory": "32Mi"}});
+            pod["metadata"]["annotations"] = json!({"heddle.dev/proxy-resources": annotation});
+        })
+    };
+    let mut small = sidecar();
+    let resources = json!({"proxy": {"resources": {"requests": {"memory": "32Mi"}}}});
+    small.mesh = serde_json::from_value(resources).unwrap();
+    for (sidecar, annotation, refused) in [
+        (&sidecar(), "", true),
+        (&sidecar(), "requests.memory=32Mi", false),
+        (&small, "", false),
+        (&small, "requests.memory=33Mi", true),
+    ] {
+        let review = review(&serde_json::from_value(pod(annotation)).unwrap(), sidecar);
+        match review.injection {
+            PodInjection::Refuse(reason) => assert!(
+                refused && reason.starts_with("spec.resources.requests.memory: "),
+                "{annotation}: {reason}"
+            ),
+            PodInjection::Inject(_) => assert!(!refused, "{annotation}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
