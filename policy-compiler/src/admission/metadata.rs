@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Violation;
 use crate::world::{
-    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, is_namespace_name,
+    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, is_namespace_name, too_large,
 };
 
 /// The fields of `ObjectMeta`.
@@ -72,6 +72,11 @@ pub(super) fn violations(object: &Value) -> Vec<Violation> {
     let annotations = entries(metadata, "annotations");
     let annotations = annotations.filter(|(key, _)| !is_label_key(&key.to_lowercase()));
     found.extend(annotations.map(|(key, _)| key_violation("annotations", key)));
+    let annotations = entries(metadata, "annotations");
+    let annotations = annotations.filter_map(|(key, value)| Some((key, value.as_str()?)));
+    if let Some((reason, fix)) = too_large(annotations) {
+        found.push(Violation::new("metadata.annotations", reason, fix));
+    }
     found
 }
 
@@ -189,6 +194,14 @@ mod tests {
             let fields: Vec<&str> = found.iter().map(|v| v.field.as_str()).collect();
             assert_eq!(fields, field.into_iter().collect::<Vec<_>>(), "{object}");
         }
+        let of = |bytes: usize| json!({"metadata": {"annotations": {"a": "x".repeat(bytes / 2 - 1), "b": "x".repeat(bytes - bytes / 2 - 1)}}});
+        assert!(violations(&of(256 << 10)).is_empty());
+        let large = violations(&of((256 << 10) + 1));
+        assert!(
+            large[0]
+                .reason
+                .starts_with("the annotations have 262145 bytes")
+        );
         let near = violations(&json!({"metadata": {"annotation": {}}}));
         assert!(near[0].fix.ends_with("did you mean annotations?"));
     }

@@ -8,6 +8,7 @@
 mod cel;
 mod compiled;
 mod metadata;
+mod size;
 mod structural;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,7 @@ pub fn violations(kind: Kind, object: &Value) -> Vec<Violation> {
     }
     found.extend(top_level(spec, object));
     found.extend(metadata::violations(object));
+    found.extend(size::violation(object));
     found.truncate(MAX_VIOLATIONS);
     found
 }

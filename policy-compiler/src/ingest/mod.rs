@@ -39,7 +39,7 @@ pub use crate::probes::{PROXY_CONTAINER, tcp_probe_ports};
 
 use crate::finding::{Finding, ObjectRef};
 use crate::kind::ObjectKind;
-use crate::world::NamespacedName;
+use crate::world::{NamespacedName, too_large};
 
 /// The fix of an invalid address.
 const ADDRESS_FIX: &str = "write an IPv4 or IPv6 address, for example 10.0.0.1";
@@ -124,7 +124,23 @@ fn named(
         return None;
     };
     let object = ObjectRef::new(kind, &name.namespace, &name.name);
+    findings.extend(annotations_too_large(
+        metadata,
+        &object,
+        "metadata.annotations",
+    ));
     Some((name, object))
+}
+
+/// The finding about annotations of an object, or of its pods, that the API server refuses for their size.
+fn annotations_too_large(
+    metadata: &ObjectMeta,
+    object: &ObjectRef,
+    field: &'static str,
+) -> Option<Finding> {
+    let annotations = metadata.annotations.iter().flatten();
+    let (message, fix) = too_large(annotations.map(|(key, value)| (key, value.as_str())))?;
+    Some(Finding::error(object, field, "Invalid", message).fix(fix))
 }
 
 fn nameless(object: &ObjectRef) -> Finding {

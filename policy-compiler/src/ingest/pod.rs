@@ -9,7 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::destinations;
 use super::stand_ins::{StandIn, warnings};
 use super::standalone::{is_standalone, standalone};
-use super::{ADDRESS_FIX, INJECT_LABEL, PORT_FIX, PROXY_CONTAINER, WorkloadTemplate, named};
+use super::{
+    ADDRESS_FIX, INJECT_LABEL, PORT_FIX, PROXY_CONTAINER, WorkloadTemplate, annotations_too_large,
+    named,
+};
 use crate::finding::{Finding, ObjectRef};
 use crate::injection::{self, EXCLUDE_INBOUND_PORTS, names};
 use crate::kind::ObjectKind;
@@ -105,6 +108,11 @@ pub(crate) fn template(
     let no_metadata = ObjectMeta::default();
     let metadata = object.template.metadata.as_ref().unwrap_or(&no_metadata);
     let spec = object.template.spec.as_ref()?;
+    findings.extend(annotations_too_large(
+        metadata,
+        &reference,
+        "spec.template.metadata.annotations",
+    ));
     let mut stand_in = announced(&name, reference, metadata, spec, interner, findings);
     let lost = injection::owner_warnings(&object.metadata, metadata);
     stand_in.injection.warnings.extend_from_slice(&lost);
@@ -341,6 +349,31 @@ mod tests {
         ] {
             let spec: core::PodSpec = serde_json::from_value(names.clone()).unwrap();
             assert_eq!(service_account(&spec), account, "{names}");
+        }
+    }
+
+    #[test]
+    fn annotations_that_the_api_server_refuses_for_their_size_are_reported() {
+        let large = json!({"annotations": {"a": "x".repeat(256 << 10)}});
+        let small = json!({"annotations": {"a": "x".repeat((256 << 10) - 1)}});
+        let spec = json!({"containers": [{"name": "app"}]});
+        for (of_owner, of_pods, field) in [
+            (&small, &small, None),
+            (&large, &small, Some("metadata.annotations")),
+            (&small, &large, Some("spec.template.metadata.annotations")),
+        ] {
+            let mut metadata = of_owner.clone();
+            metadata["name"] = json!("web");
+            let workload = WorkloadTemplate {
+                kind: "Deployment".to_owned(),
+                metadata: serde_json::from_value(metadata).unwrap(),
+                template: serde_json::from_value(json!({"metadata": of_pods, "spec": spec}))
+                    .unwrap(),
+            };
+            let mut findings = Vec::new();
+            template(&workload, &mut Interner::default(), &mut findings).unwrap();
+            let fields: Vec<&str> = findings.iter().map(|f| &*f.field).collect();
+            assert_eq!(fields, field.into_iter().collect::<Vec<_>>());
         }
     }
 

@@ -29,7 +29,7 @@ pub use names::{
     Labels, NamespacedName, PodRef, Port, SpiffeId, WorkloadRef, is_namespace_name, selects,
 };
 pub(crate) use names::{
-    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, to_labels,
+    MAX_LABEL, MAX_NAME, is_dns_label, is_label_key, is_label_value, to_labels, too_large,
 };
 pub use protocol::Protocol;
 pub(crate) use protocol::is_tcp;

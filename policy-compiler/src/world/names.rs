@@ -24,6 +24,24 @@ pub(crate) fn is_dns_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+/// Bytes of all annotations of an object, keys and values: the API server's `TotalAnnotationSizeLimitB`.
+const MAX_ANNOTATIONS: usize = 256 << 10;
+
+/// The reason for which the API server refuses the annotations of an object, and the fix.
+pub(crate) fn too_large<'a>(
+    annotations: impl Iterator<Item = (&'a String, &'a str)>,
+) -> Option<(String, &'static str)> {
+    let bytes: usize = annotations
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    (bytes > MAX_ANNOTATIONS).then(|| {
+        let message = format!(
+            "the annotations have {bytes} bytes together, more than the {MAX_ANNOTATIONS} that an API server takes"
+        );
+        (message, "move the largest ones to a ConfigMap")
+    })
+}
+
 /// The longest name of an object of ours: a DNS subdomain.
 pub(crate) const MAX_NAME: usize = 253;
 /// The longest DNS label, which is also the longest name and value of a label.
