@@ -171,11 +171,11 @@ async fn a_mesh_has_a_new_root_after_its_uninstallation_and_none_while_the_webho
         "metadata": {"name": WEBHOOK},
         "webhooks": [{"name": "inject.heddle.dev", "clientConfig": {"caBundle": bundle}}],
     });
-    let mut objects = server.objects.lock().unwrap();
-    objects.insert(WEBHOOK_PATH.to_owned(), webhook);
-    let is_ours = |path: &str| path.contains("/namespaces/heddle-system/");
-    objects.retain(|path, _| !is_ours(path));
-    drop(objects);
+    {
+        let mut objects = server.objects.lock().unwrap();
+        objects.insert(WEBHOOK_PATH.to_owned(), webhook);
+        objects.retain(|path, _| !path.contains("/namespaces/heddle-system/"));
+    }
     let (domain, metrics) = ("a".parse().unwrap(), Metrics::default());
     let lost = async {
         while metrics.root_lost.get() == 0 {

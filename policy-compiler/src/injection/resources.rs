@@ -67,7 +67,7 @@ impl<'a> Quantities<'a> {
             let (own_request, own_limit) = (own.get("requests", name), own.get("limits", name));
             *request = own_request.unwrap_or(*request);
             *limit = own_limit.or(*limit);
-            let Some(most) = limit.filter(|most| is_more(*request, most)) else {
+            let Some(most) = limit.filter(|most| is_more(request, most)) else {
                 continue;
             };
             match (own_request, own_limit) {
