@@ -109,8 +109,7 @@ fn lines(call: &Call, explanation: &Explanation) -> Vec<Line> {
         .sum();
     for backend in &explanation.backends {
         lines.push(backend_line(backend, sum));
-        let changed = !backend.headers.is_empty();
-        lines.extend(changed.then(|| of_backend("  headers", backend.headers.to_string())));
+        lines.extend(headers(backend).map(|text| of_backend("  headers", text)));
         lines.extend(bounds(backend).map(|text| of_backend("  bounds", text)));
         for servers in &backend.servers {
             lines.push(server_line(explanation, servers));
@@ -249,6 +248,10 @@ fn backend_line(backend: &ExplainedBackend, sum: u64) -> Line {
         text: format!("{share} {}{state}", backend.backend),
         color: none.then_some(YELLOW),
     }
+}
+
+fn headers(backend: &ExplainedBackend) -> Option<String> {
+    (!backend.headers.is_empty()).then(|| backend.headers.to_string())
 }
 
 const fn of_backend(title: &'static str, text: String) -> Line {

@@ -275,7 +275,7 @@ struct Answers {
     report: Report,
     /// Connections of bytes that reach the application.
     connected: usize,
-    /// Place of each call that was judged, and what the sidecar should report of it, in the order of the calls.
+    /// Place of each call that was judged, and the report of it by the sidecar that is expected, in the order of the calls.
     decisions: Vec<(usize, String)>,
 }
 
