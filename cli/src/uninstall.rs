@@ -309,7 +309,7 @@ mod tests {
             refused.starts_with("nothing was deleted: 12 pods "),
             "{refused}"
         );
-        assert!(refused.ends_with("or add --yes)"), "{refused}");
+        assert!(refused.ends_with("or add --yes"), "{refused}");
         let remaining = confirmed(&client, &args(true)).await.unwrap().unwrap();
         let warning = remaining.warning(false).join("\n");
         for part in [

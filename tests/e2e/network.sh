@@ -26,7 +26,7 @@ run() {
       "$name"-*)
         package=$(sed -nE 's/.*"manifest_path":"([^"]+)\/Cargo.toml".*/\1/p' <<< "$line")
         echo "     Running $program"
-        (cd "$package" && "$program" "$@")
+        (cd "$package" && "$program" "$@" < /dev/null)
         found=yes
         ;;
     esac

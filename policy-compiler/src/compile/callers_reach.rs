@@ -154,7 +154,7 @@ impl ServiceAccounts<'_> {
         }
         let then = match account {
             Some(_) => "no caller has this identity",
-            None => "no caller is of it",
+            None => "no caller has an identity of this namespace",
         };
         if SYSTEM_NAMESPACES.contains(&namespace) {
             let message = format!("pods of namespace {namespace} get no sidecar, so that {then}");
@@ -172,7 +172,7 @@ impl ServiceAccounts<'_> {
         };
         let message = format!("no pod of {pods} has a sidecar, so that {then}");
         let fix = format!(
-            "label the pods or namespace {namespace} heddle.dev/inject: enabled and restart the pods"
+            "label the pods or namespace {namespace} heddle.dev/inject: enabled and restart the pods, or name their addresses by ipBlocks"
         );
         Some((message, fix))
     }

@@ -49,17 +49,18 @@ impl<'a> OtherTransports<'a> {
         declared.chain(led).collect()
     }
 
-    /// The reason for which no sidecar decides at a port that a policy names: it is of another transport in some pods, or that of a service
-    /// which leads to such a port. `known` are the ports of TCP of each pod.
+    /// The reason for which no sidecar decides at a port that a policy names: no pod serves it by TCP, and it is of another transport in
+    /// some, or that of a service which leads to such a port. `known` are the ports of TCP of each pod.
     pub(super) fn not_captured(
         &self,
         port: Port,
         meshed: &[Meshed<'_>],
         known: &[BTreeSet<Port>],
     ) -> Option<(String, String)> {
-        let pods = meshed.iter().zip(known);
-        let pods = pods.filter(|(_, known)| !known.contains(&port));
-        let pods = pods.filter_map(|(pod, _)| {
+        if known.iter().any(|known| known.contains(&port)) {
+            return None;
+        }
+        let pods = meshed.iter().filter_map(|pod| {
             let others = self.ports(*pod).into_iter();
             let mut same = others.filter(|(other, _)| *other == port);
             Some(is_of(port, workload(pod.0), same.next()?.1))
@@ -67,9 +68,6 @@ impl<'a> OtherTransports<'a> {
         let pods: BTreeSet<String> = pods.collect();
         if !pods.is_empty() {
             return Some((past_the_sidecar(pods), FIX.to_owned()));
-        }
-        if known.iter().any(|known| known.contains(&port)) {
-            return None;
         }
         let service = self.0.iter().find_map(|service| {
             let mut templates = meshed.iter();
@@ -82,8 +80,8 @@ impl<'a> OtherTransports<'a> {
         Some((past_the_sidecar([service].into()), FIX.to_owned()))
     }
 
-    /// Reports the ports of pods that a policy covers and does not name. Where the pods have ports of TCP, which `known` returns, the policy
-    /// decides there.
+    /// Reports the ports of pods that a policy covers and does not name. Where a pod may serve TCP, as far as `known` and its declared ports
+    /// show, the policy decides there, and this is a note.
     pub(super) fn report(
         &self,
         policy: &Policy,
@@ -96,42 +94,33 @@ impl<'a> OtherTransports<'a> {
             policy.mtls.is_some() || rules.any(|rule| rule.to.covers(Some(port)))
         };
         let names = |port: Port| policy.ports(true).any(|named| named == port);
-        let (mut alone, mut beside) = (BTreeSet::new(), BTreeSet::new());
+        let (mut ports, mut some_of_tcp) = (BTreeSet::new(), false);
         for pod in meshed {
             let (template, served) = *pod;
             let others = self.ports(*pod);
-            let mut others = others.iter().filter(|(port, _)| covered(*port)).peekable();
-            if others.peek().is_none() {
-                continue;
-            }
+            let others = others.iter().filter(|(port, _)| covered(*port));
             let tcp = known(template, served);
+            some_of_tcp |= !tcp.is_empty() || template.other_ports.is_empty();
             for (port, transport) in others {
                 if names(*port) && !tcp.contains(port) {
                     // Reported at the rule.
                     continue;
                 }
-                let text = is_of(*port, workload(template), *transport);
-                let of = if tcp.is_empty() {
-                    &mut alone
-                } else {
-                    &mut beside
-                };
-                of.insert(text);
+                ports.insert(is_of(*port, workload(template), *transport));
             }
         }
         let (object, code) = (&policy.object, reason::NOT_CAPTURED);
-        if !alone.is_empty() {
-            let message = past_the_sidecar(alone);
-            let enforced = ConditionType::Enforced;
-            feedback.condition(object, enforced, false, code, &message);
-            let finding = Finding::warning(object, "spec", code, message);
-            feedback.findings.push(finding.fix(FIX));
+        if ports.is_empty() {
+            return;
         }
-        if !beside.is_empty() {
-            let message = past_the_sidecar(beside);
+        let message = past_the_sidecar(ports);
+        if some_of_tcp {
             let finding = Finding::info(object, "spec", code, message);
-            feedback.findings.push(finding.fix(FIX));
+            return feedback.findings.push(finding.fix(FIX));
         }
+        feedback.condition(object, ConditionType::Enforced, false, code, &message);
+        let finding = Finding::warning(object, "spec", code, message);
+        feedback.findings.push(finding.fix(FIX));
     }
 }
 

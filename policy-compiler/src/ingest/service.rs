@@ -162,6 +162,7 @@ fn other_ports(spec: &core::ServiceSpec, interner: &mut Interner) -> Vec<OtherSe
         let by_number = |target: i32| Some(TargetPort::Number(Port::try_from(target).ok()?));
         let target = match &port.target_port {
             None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+            Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
             Some(IntOrString::Int(target)) => by_number(*target)?,
             Some(IntOrString::String(name)) => match name.parse() {
                 Ok(target) => by_number(target)?,
@@ -213,12 +214,13 @@ fn service_port(
             Err(_) => TargetPort::Name(interner.text(name)),
         },
     };
-    let (declared, name) = (port.app_protocol.as_deref(), port.name.as_deref());
-    let protocol = Protocol::of(declared, name);
-    if let Some(declared) = declared.filter(|_| protocol == Protocol::Detect)
-        && Protocol::of(None, name) != Protocol::Detect
+    let declared = port.app_protocol.as_deref().filter(|of| !of.is_empty());
+    let protocol = Protocol::of(declared, port.name.as_deref());
+    let unknown = declared.filter(|declared| Protocol::word(declared).is_none());
+    if let Some(unknown) = unknown
+        && protocol != Protocol::Detect
     {
-        findings.push(name_not_read(index, declared, service));
+        findings.push(taken_from_name(index, unknown, protocol, service));
     }
     Some(ServicePort {
         port: number,
@@ -228,12 +230,16 @@ fn service_port(
     })
 }
 
-/// Reports a port with a protocol that the mesh does not know. Only a name of another meaning makes this worth a word.
-fn name_not_read(index: usize, declared: &str, service: &ObjectRef) -> Finding {
+/// Reports a port that has its protocol from its name, because that of `appProtocol` is unknown.
+fn taken_from_name(index: usize, unknown: &str, taken: Protocol, service: &ObjectRef) -> Finding {
     let field = format!("spec.ports[{index}].appProtocol");
+    let taken = match taken {
+        Protocol::Http => "HTTP",
+        Protocol::Tcp | Protocol::Detect => "TCP",
+    };
     let message = format!(
-        "{declared:?} is not a protocol that the mesh knows: the port declares none, and its name does not count"
+        "{unknown:?} is not a protocol that the mesh knows, so the name of the port decides: {taken}"
     );
-    let fix = "leave appProtocol out if the name is right, or write http, grpc or tcp";
-    Finding::info(service, field, "UnknownProtocol", message).fix(fix)
+    let fix = "write http, grpc or tcp, or leave appProtocol out";
+    Finding::warning(service, field, "UnknownProtocol", message).fix(fix)
 }

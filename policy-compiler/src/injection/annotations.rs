@@ -36,6 +36,17 @@ impl Exclusions {
             outbound_cidrs: list(annotations, names::EXCLUDE_OUTBOUND_CIDRS, block)?,
         })
     }
+
+    /// The entries that exclude nothing. Pods with them were admitted once, so that they are admitted still.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.outbound_cidrs.iter().filter_map(|block| {
+            let plain = mapped_block(block)?;
+            Some(format!(
+                "metadata.annotations[{}]: {block} excludes nothing: connections over IPv4 have plain IPv4 addresses; write {plain}",
+                names::EXCLUDE_OUTBOUND_CIDRS
+            ))
+        })
+    }
 }
 
 fn list<T: Ord>(
@@ -71,14 +82,7 @@ fn inbound_port(item: &str) -> Result<u16, String> {
 
 fn block(item: &str) -> Result<IpNet, String> {
     let block = item.parse().or_else(|_| item.parse().map(IpAddr::into));
-    let block = block
-        .map_err(|_| format!("{item:?} is not an address block; write for example 10.0.0.0/8"))?;
-    match mapped_block(&block) {
-        Some(plain) => Err(format!(
-            "{item:?} excludes nothing: connections over IPv4 have plain IPv4 addresses; write {plain}"
-        )),
-        None => Ok(block),
-    }
+    block.map_err(|_| format!("{item:?} is not an address block; write for example 10.0.0.0/8"))
 }
 
 /// Compute resources of a container: quantities by section (`requests`, `limits`) and resource (`cpu`, `memory`).
@@ -89,8 +93,12 @@ const SECTIONS: [&str; 2] = ["requests", "limits"];
 pub(super) const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
 impl Resources {
-    /// Reads an annotation such as `requests.cpu=100m, limits.cpu=100m`.
-    pub(super) fn read(annotations: &Annotations, key: &str) -> Result<Self, String> {
+    /// Reads an annotation such as `requests.cpu=100m, limits.cpu=100m`. Of a resource that stands twice the last value counts.
+    pub(super) fn read(
+        annotations: &Annotations,
+        key: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, String> {
         let text = annotations.get(key).map(String::as_str).unwrap_or_default();
         let mut found = BTreeMap::new();
         for item in text.split(',').map(str::trim).filter(|i| !i.is_empty()) {
@@ -102,8 +110,8 @@ impl Resources {
             })?;
             if found.insert(name, quantity.to_owned()).is_some() {
                 let (section, resource) = name;
-                return Err(format!(
-                    "metadata.annotations[{key}]: {section}.{resource} stands twice; remove one"
+                warnings.push(format!(
+                    "metadata.annotations[{key}]: {section}.{resource} stands twice, and the last value counts; remove one"
                 ));
             }
         }

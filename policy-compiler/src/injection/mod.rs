@@ -183,11 +183,13 @@ fn settings(
     warnings.extend(unresolved);
     let (dns, warning) = checks::dns_lookup(spec);
     warnings.extend(warning);
+    let exclusions = Exclusions::read(annotations)?;
+    warnings.extend(exclusions.warnings());
     Ok(SidecarSettings {
-        exclusions: Exclusions::read(annotations)?,
+        exclusions,
         tcp_probe_ports,
-        proxy: Resources::read(annotations, names::PROXY_RESOURCES)?,
-        init: Resources::read(annotations, names::INIT_RESOURCES)?,
+        proxy: Resources::read(annotations, names::PROXY_RESOURCES, warnings)?,
+        init: Resources::read(annotations, names::INIT_RESOURCES, warnings)?,
         pod: PodRequests::read(spec),
         dns,
     })

@@ -300,7 +300,7 @@ fn requests_above_limits(proxy: &ProxySettings, object: &ObjectRef) -> Vec<Findi
         above.map(move |(resource, request, limit)| {
             let field = format!("spec.proxy.{of}.requests.{resource}");
             let message = format!(
-                "{request} is more than spec.proxy.{of}.limits.{resource}, {limit}: no pod can be created so, and the containers request {limit}"
+                "{request} is more than spec.proxy.{of}.limits.{resource}, {limit}: Kubernetes refuses such pods, so the containers request {limit} instead"
             );
             let finding = Finding::error(object, field, reason::INVALID, message);
             finding.fix("lower the request or raise the limit")

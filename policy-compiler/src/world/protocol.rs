@@ -33,14 +33,14 @@ impl Protocol {
         }
     }
 
-    /// The application protocol; of a port without one the prefix of its name. [`Protocol::Detect`] for a word that the mesh does not know:
-    /// where the author has declared a protocol, the name declares none.
+    /// The application protocol; of a port without a known one, the prefix of its name. An unknown word takes nothing from the name:
+    /// rules about HTTP would not hold for bytes.
     #[must_use]
     pub fn of(app_protocol: Option<&str>, port_name: Option<&str>) -> Self {
         let prefix = |name| str::split_once(name, '-').map_or(name, |(prefix, _)| prefix);
-        let declared = app_protocol.filter(|declared| !declared.is_empty());
-        let word = declared.or_else(|| port_name.map(prefix));
-        word.and_then(Self::word).unwrap_or(Self::Detect)
+        let named = || port_name.map(prefix).and_then(Self::word);
+        let declared = app_protocol.and_then(Self::word);
+        declared.or_else(named).unwrap_or(Self::Detect)
     }
 
     /// The protocol that a caller's sidecar announces at a port: bytes where the server speaks first, for to wait there for bytes of the
@@ -52,11 +52,11 @@ impl Protocol {
         }
     }
 
-    fn word(word: &str) -> Option<Self> {
+    /// The meaning of a word. None: it is unknown.
+    pub(crate) fn word(word: &str) -> Option<Self> {
         match word.to_ascii_lowercase().as_str() {
-            "http" | "http2" | "h2c" | "grpc" | "ws" | "kubernetes.io/h2c" | "kubernetes.io/ws" => {
-                Some(Self::Http)
-            }
+            "http" | "http2" | "h2c" | "grpc" | "grpc-web" | "ws" | "kubernetes.io/h2c"
+            | "kubernetes.io/ws" => Some(Self::Http),
             "tcp" | "tls" | "ssl" | "https" | "grpcs" | "wss" | "kubernetes.io/wss" | "mysql"
             | "postgres" | "postgresql" | "redis" | "mongo" | "mongodb" | "amqp" | "nats"
             | "kafka" | "smtp" | "ldap" | "cassandra" | "memcached" | "mqtt" | "ssh" | "ftp"
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_application_protocol_decides_and_without_one_the_name_of_the_port() {
+    fn the_application_protocol_decides_and_without_a_known_one_the_name_of_the_port() {
         for (declared, name, protocol) in [
             (None, "http-web", Protocol::Http),
             (Some(""), "http-web", Protocol::Http),
@@ -81,6 +81,7 @@ mod tests {
             (Some("http"), "redis-a", Protocol::Http),
             (Some("HTTP2"), "a", Protocol::Http),
             (Some("grpc"), "a", Protocol::Http),
+            (Some("grpc-web"), "a", Protocol::Http),
             (Some("kubernetes.io/h2c"), "tcp", Protocol::Http),
             (Some("kubernetes.io/ws"), "tcp", Protocol::Http),
             (Some("kubernetes.io/wss"), "http", Protocol::Tcp),
@@ -104,7 +105,7 @@ mod tests {
         ] {
             for name in ["http", "grpc-a", "tcp-a", "redis", "a", ""] {
                 let found = Protocol::of(Some(unknown), Some(name));
-                assert_eq!(found, Protocol::Detect, "{unknown} {name}");
+                assert_eq!(found, Protocol::of(None, Some(name)), "{unknown} {name}");
             }
         }
     }
