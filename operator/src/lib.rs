@@ -33,5 +33,7 @@ pub mod status;
 pub mod tap;
 pub mod tap_api;
 pub mod tasks;
+#[cfg(test)]
+mod test_snapshots;
 pub mod trials;
 pub mod withdrawals;

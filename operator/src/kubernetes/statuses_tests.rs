@@ -7,56 +7,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use heddle_policy_compiler::{PodRef, World, compile, ingest};
+use heddle_policy_compiler::PodRef;
 use serde_json::Value;
 
 use super::super::scopes::StoredScopes;
 use super::super::sharded::{Store, map_of};
 use super::*;
 use crate::scope::{self, Scopes};
+use crate::test_snapshots::WORLD;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SPLIT: &str = "/apis/heddle.dev/v1alpha1/namespaces/shop/trafficsplits/web/status";
-
-/// A service with a split, and a pod that calls the service only by a destination that its workload has learned.
-const WORLD: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
-spec: {serviceAccountName: web, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
-status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client-1, namespace: shop, labels: {app: client}}
-spec: {serviceAccountName: client, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
-status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}], conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: heddle.dev/v1alpha1
-kind: TrafficSplit
-metadata: {name: web, namespace: shop, generation: 2}
-spec: {service: web, backends: [{service: web, weight: 1}]}
-";
-
-fn snapshot() -> Arc<Snapshot> {
-    let mut builder = World::builder();
-    let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
-    for object in objects {
-        builder.apply(object);
-    }
-    let world = builder.world();
-    Arc::new(Snapshot {
-        revision: 1,
-        compiled: compile(&world),
-        world,
-        ..Snapshot::default()
-    })
-}
 
 /// The stored scope of the calling workload.
 fn stored(snapshot: &Snapshot) -> Value {
@@ -178,7 +139,10 @@ fn leader(server: &Server, snapshot: Arc<Snapshot>) -> Leader {
 /// before, no pod seems to need the object.
 #[tokio::test]
 async fn a_new_leader_writes_no_status_before_the_stored_scopes_are_read() {
-    let snapshot = snapshot();
+    let snapshot = Arc::new(Snapshot {
+        revision: 1,
+        ..Snapshot::of_yaml(WORLD)
+    });
     let server = Server::new(stored(&snapshot));
     let leader = leader(&server, snapshot);
     let stop = CancellationToken::new();

@@ -171,7 +171,7 @@ mod tests {
     use std::time::Duration;
 
     use heddle_identity::TrustDomain;
-    use heddle_policy_compiler::{KubeObject, NamespacedName, World, compile, ingest};
+    use heddle_policy_compiler::{KubeObject, NamespacedName, World, ingest};
     use heddle_xds_server::OnDemandRequests;
     use k8s_openapi::jiff::{SignedDuration, Timestamp};
     use serde_json::json;
@@ -210,12 +210,7 @@ mod tests {
         for object in mesh {
             builder.apply(object);
         }
-        let world = builder.world();
-        Snapshot {
-            compiled: compile(&world),
-            world,
-            ..Snapshot::default()
-        }
+        Snapshot::of(builder.world())
     }
 
     fn name(at: &str, hours_ago: i64) -> Name {
@@ -308,12 +303,7 @@ mod tests {
                 .for_each(|object| _ = builder.apply(object));
         }
         builder.apply(client());
-        let world = builder.world();
-        let snapshot = Snapshot {
-            compiled: compile(&world),
-            world,
-            ..Snapshot::default()
-        };
+        let snapshot = Snapshot::of(builder.world());
         let names = [
             "dst|own.example.com:443|shop/own",
             "dst|own.example.com:80|shop/own",

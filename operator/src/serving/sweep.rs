@@ -133,8 +133,6 @@ impl MeshSource {
 
 #[cfg(test)]
 mod tests {
-    use heddle_policy_compiler::{World, compile, ingest};
-
     use super::*;
     use crate::metrics::Metrics;
     use crate::scope::{LearnResult, MAX_ABSENT_PER_NAMESPACE, Scopes};
@@ -152,17 +150,7 @@ spec: {{clusterIP: 10.96.0.{number}, clusterIPs: [10.96.0.{number}], selector: {
             )
         };
         let services: String = [(1, "used"), (2, "unused")].map(service).concat();
-        let mut builder = World::builder();
-        let (objects, _) = ingest::parse_yaml("world.yaml", &services).into_objects();
-        for object in objects {
-            builder.apply(object);
-        }
-        let world = builder.world();
-        Snapshot {
-            compiled: compile(&world),
-            world,
-            ..Snapshot::default()
-        }
+        Snapshot::of_yaml(&services)
     }
 
     #[test]

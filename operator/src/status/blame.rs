@@ -289,7 +289,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use heddle_policy_compiler::{ObjectKind, ResourceKey, ResourceKind, World, compile, ingest};
+    use heddle_policy_compiler::{ObjectKind, ResourceKey, ResourceKind};
     use heddle_xds_server::{OnDemandRequests, ResourceSource, SubscriberId};
 
     use super::*;
@@ -312,30 +312,17 @@ metadata: {name: innocent, namespace: shop, generation: 1}
 spec: {selector: {matchLabels: {app: web}}, rules: [{to: {ports: [80], methods: [GET]}}]}
 ";
 
-    fn snapshot(world: World) -> Snapshot {
-        Snapshot {
-            compiled: compile(&world),
-            world,
-            ..Snapshot::default()
-        }
-    }
-
     /// A proxy rejects a resource of two objects, of which one has been set aside since.
     #[test]
     fn a_rejection_of_before_blames_no_object_that_is_left_in_force() {
-        let mut builder = World::builder();
-        let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
-        for object in objects {
-            builder.apply(object);
-        }
         let aside = |name: &str| ObjectRejection {
             object: ObjectRef::new(ObjectKind::AuthPolicy, "shop", name),
             generation: 1,
             text: "missing )".to_owned(),
         };
-        let before = snapshot(builder.world());
-        let now = snapshot(before.world.rejecting([aside("faulty")]));
-        let none = snapshot(now.world.rejecting([aside("innocent")]));
+        let before = Snapshot::of_yaml(WORLD);
+        let now = Snapshot::of(before.world.rejecting([aside("faulty")]));
+        let none = Snapshot::of(now.world.rejecting([aside("innocent")]));
 
         let domain = "cluster.local".parse().unwrap();
         let age = Duration::from_secs(60);

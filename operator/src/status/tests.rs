@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use heddle_crds::{ConditionStatus, ConditionType, DesiredCondition, LastGood, condition, reason};
-use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef, World, compile, ingest};
+use heddle_policy_compiler::{ObjectKind, ObjectRef, ObjectStatus, PodRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -15,6 +15,7 @@ use super::*;
 use crate::scope::Scopes;
 use crate::serving::MeshSource;
 use crate::snapshot::Snapshot;
+use crate::test_snapshots::WORLD;
 use crate::trials::Trials;
 
 fn object() -> ObjectRef {
@@ -378,29 +379,7 @@ fn enforced_is_true_only_where_all_proxies_have_acknowledged_the_policy() {
     }
 }
 
-const WORLD: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web-1, namespace: shop, labels: {app: web}}
-spec: {serviceAccountName: web, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
-status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client-1, namespace: shop, labels: {app: client}}
-spec: {serviceAccountName: client, containers: [{name: app, image: app}, {name: heddle-proxy, image: x}]}
-status: {phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}], conditions: [{type: Ready, status: 'True'}]}
----
-apiVersion: heddle.dev/v1alpha1
-kind: TrafficSplit
-metadata: {name: web, namespace: shop, generation: 2}
-spec: {service: web, backends: [{service: web, weight: 1}]}
----
+const CALLERS: &str = "---
 apiVersion: heddle.dev/v1alpha1
 kind: AuthPolicy
 metadata: {name: callers, namespace: shop, generation: 1}
@@ -410,17 +389,9 @@ spec: {selector: {matchLabels: {app: web}}, rules: [{from: {namespaces: [shop]}}
 /// The counts right after a start, when no proxy has connected yet; `programmed`: by the last statuses all proxies ran the
 /// generation in force.
 fn after_start(learned: bool, programmed: bool) -> (Snapshot, ProxyCounts) {
-    let mut builder = World::builder();
-    let (objects, _) = ingest::parse_yaml("world.yaml", WORLD).into_objects();
-    for object in objects {
-        builder.apply(object);
-    }
-    let world = builder.world();
     let snapshot = Snapshot {
         revision: 1,
-        compiled: compile(&world),
-        world,
-        ..Snapshot::default()
+        ..Snapshot::of_yaml(&[WORLD, CALLERS].concat())
     };
     let scopes = Arc::new(Scopes::default());
     let client = &snapshot.compiled.proxies[&PodRef::new("shop", "client-1")];

@@ -19,7 +19,6 @@ pub(crate) use admission::Admission;
 pub use admission::could_admit;
 pub use decision::{Verdict, decide, decisions, refused_at_handshake};
 pub use evaluate::{Decision, HttpRequest, Request, evaluate, is_ambiguous};
-pub(crate) use received::is_never_received;
 pub use received::received;
 pub use samples::{Admitted, Asked, Changed, Difference, admitted, difference};
 

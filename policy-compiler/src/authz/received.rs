@@ -1,10 +1,7 @@
 //! The headers of a request as the rules of its server see them: the server's sidecar removes some before, and sets one.
 
-use crate::traffic::unrouted;
+use crate::traffic::unrouted::{CLIENT_CERTIFICATE, routed};
 use crate::world::SpiffeId;
-
-/// The header by which applications learn the certificate of their caller.
-const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 
 /// Returns the headers that rules are asked about, of those that a caller has sent, with names in lower case. `caller` is the identity of the
 /// connection by mTLS. The hash of its certificate is not known here, and stands as zeros.
@@ -13,16 +10,11 @@ pub fn received(
     caller: Option<&SpiffeId>,
     server: &SpiffeId,
 ) -> Vec<(String, String)> {
-    let mut seen = unrouted::routed(headers);
+    let mut seen = routed(headers);
     seen.extend(caller.map(|caller| {
         let hash = "0".repeat(64);
         let value = format!("By={server};Hash={hash};URI={caller}");
         (CLIENT_CERTIFICATE.to_owned(), value)
     }));
     seen
-}
-
-/// Whether no request has a header of this name, in lower case, where the rules of servers are asked.
-pub(crate) fn is_never_received(name: &str) -> bool {
-    unrouted::is_removed(name) && name != CLIENT_CERTIFICATE
 }

@@ -94,20 +94,23 @@ impl<'a> OtherTransports<'a> {
             policy.mtls.is_some() || rules.any(|rule| rule.to.covers(Some(port)))
         };
         let names = |port: Port| policy.ports(true).any(|named| named == port);
+        let others = meshed.iter().map(|pod| {
+            let ports = self.ports(*pod).into_iter();
+            ports.filter(|(port, _)| covered(*port)).collect()
+        });
+        let others: Vec<Vec<(Port, OtherTransport)>> = others.collect();
+        if others.iter().all(Vec::is_empty) {
+            return;
+        }
         let (mut ports, mut some_of_tcp) = (BTreeSet::new(), false);
-        for pod in meshed {
-            let (template, served) = *pod;
-            let others = self.ports(*pod);
-            let others = others.iter().filter(|(port, _)| covered(*port));
+        for ((template, served), others) in meshed.iter().zip(others) {
             let tcp = known(template, served);
             some_of_tcp |= !tcp.is_empty() || template.other_ports.is_empty();
-            for (port, transport) in others {
-                if names(*port) && !tcp.contains(port) {
-                    // Reported at the rule.
-                    continue;
-                }
-                ports.insert(is_of(*port, workload(template), *transport));
-            }
+            // One that the policy names is reported at the rule.
+            let unnamed = others
+                .iter()
+                .filter(|(port, _)| !names(*port) || tcp.contains(port));
+            ports.extend(unnamed.map(|(port, of)| is_of(*port, workload(template), *of)));
         }
         let (object, code) = (&policy.object, reason::NOT_CAPTURED);
         if ports.is_empty() {

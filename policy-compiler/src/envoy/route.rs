@@ -22,14 +22,13 @@ use super::{
 };
 use crate::authz::PortAuthz;
 use crate::authz::header::names as spellings;
+use crate::traffic::unrouted::CLIENT_CERTIFICATE;
 use crate::traffic::{
     Action, Forward, HeaderPolicy, HostPattern, Mirror, RouteEntry, RoutePolicy, RouteRule,
     RouteTable, ServerPolicy, Timeouts, ValueMatcher, VirtualHost, WeightedBackend, WithoutBackend,
 };
 
-/// The header in which an application gets the identity of the caller.
-const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
-/// CGI-like applications take these names for that one, which is Envoy's own.
+/// CGI-like applications take these names for that of the caller's certificate, which is Envoy's own.
 static FORGED: LazyLock<Vec<String>> = LazyLock::new(|| spellings(CLIENT_CERTIFICATE).split_off(1));
 /// The application has not got a request that fails in these ways. Envoy counts refused connections among them. The caller's sidecar
 /// learns of the last refusal ([`unreached`]).

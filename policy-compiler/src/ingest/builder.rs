@@ -204,11 +204,11 @@ impl WorldBuilder {
             if with_pods.contains(&pod.template.workload()) || pods.contains_key(&pod.name) {
                 continue;
             }
-            findings.extend(template.findings(&self.namespaces, &mesh));
+            let misfit = template.misfit(&mesh);
+            findings.extend(template.findings(&self.namespaces, misfit.as_deref()));
+            let admitted = template.pod_template(&self.namespaces, misfit.is_none());
             let stand_in = Pod {
-                template: self
-                    .interner
-                    .template(template.pod_template(&self.namespaces, &mesh)),
+                template: self.interner.template(admitted),
                 ..pod.clone()
             };
             pods.insert(pod.name.clone(), Arc::new(stand_in));

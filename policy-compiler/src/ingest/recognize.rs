@@ -20,13 +20,20 @@ struct ReadKind {
 impl ReadKind {
     /// The instruction to write the newest version of this kind in the place of another type.
     fn fix(&self, kind: &str) -> String {
-        let separator = if self.group.is_empty() { "" } else { "/" };
-        let (group, version) = (self.group, self.version);
         let and_kind = match kind == self.kind {
             true => String::new(),
             false => format!(" and kind: {}", self.kind),
         };
-        format!("write apiVersion: {group}{separator}{version}{and_kind}")
+        format!(
+            "write apiVersion: {}{and_kind}",
+            self.api_version(self.version)
+        )
+    }
+
+    /// The `apiVersion` with one of the versions.
+    fn api_version(&self, version: &str) -> String {
+        let separator = if self.group.is_empty() { "" } else { "/" };
+        format!("{}{separator}{version}", self.group)
     }
 
     /// Whether a text is the kind in another case, or its plural.
@@ -111,7 +118,7 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
         Some(served) if served.version == version || served.older.contains(&version) => {
             return Recognized::Read(served.object);
         }
-        Some(served) => return not_served(api_version, kind, &served),
+        Some(served) => return not_served(api_version, kind, &served, Some(served.object)),
         None => {}
     }
     if group == OURS {
@@ -135,13 +142,19 @@ pub(super) fn recognize(api_version: &str, kind: &str, value: &Value) -> Recogni
     Recognized::Other
 }
 
-fn not_served(api_version: &str, kind: &str, meant: &ReadKind) -> Recognized {
-    let name = meant.kind;
+/// Refuses a version of a kind. `meant` is the kind for which the object stays in the world unread.
+fn not_served(
+    api_version: &str,
+    kind: &str,
+    served: &ReadKind,
+    meant: Option<ObjectKind>,
+) -> Recognized {
+    let name = served.kind;
     Recognized::Refused {
-        meant: Some(meant.object),
+        meant,
         code: "UnknownVersion",
         message: format!("{api_version:?} is not a version of {name} that is served"),
-        fix: meant.fix(kind),
+        fix: served.fix(kind),
     }
 }
 
@@ -176,21 +189,10 @@ fn other_group(api_version: &str, group: &str, kind: &str) -> Option<Recognized>
         same_project || alike(r.group, 0.8)
     };
     let mut others = read_kinds().filter(|r| r.group != OURS && r.is_named(kind));
-    match not_served(api_version, kind, &others.find(belongs)?) {
-        // It would stay in the world unread, in the place of the object of that name in the right group.
-        Recognized::Refused {
-            meant: Some(meant),
-            code,
-            message,
-            fix,
-        } if meant.is_declared() => Some(Recognized::Refused {
-            meant: None,
-            code,
-            message,
-            fix,
-        }),
-        refused => Some(refused),
-    }
+    let served = others.find(belongs)?;
+    // A declared one would stay in the world unread, in the place of the object of that name in the right group.
+    let meant = Some(served.object).filter(|object| !object.is_declared());
+    Some(not_served(api_version, kind, &served, meant))
 }
 
 /// Refuses a pod template in a kind that Kubernetes does not have.

@@ -159,16 +159,7 @@ fn other_ports(spec: &core::ServiceSpec, interner: &mut Interner) -> Vec<OtherSe
     let ports = ports.filter_map(|port| {
         let transport = port.protocol.as_deref().and_then(OtherTransport::of)?;
         let number = Port::try_from(port.port).ok()?;
-        let by_number = |target: i32| Some(TargetPort::Number(Port::try_from(target).ok()?));
-        let target = match &port.target_port {
-            None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
-            Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
-            Some(IntOrString::Int(target)) => by_number(*target)?,
-            Some(IntOrString::String(name)) => match name.parse() {
-                Ok(target) => by_number(target)?,
-                Err(_) => TargetPort::Name(interner.text(name)),
-            },
-        };
+        let target = target(port, number, interner).ok()?;
         Some(OtherServicePort {
             port: number,
             transport,
@@ -176,6 +167,25 @@ fn other_ports(spec: &core::ServiceSpec, interner: &mut Interner) -> Vec<OtherSe
         })
     });
     ports.collect()
+}
+
+/// Reads `targetPort` of the port with this number. Fails with a number that is not a port.
+fn target(
+    port: &core::ServicePort,
+    number: Port,
+    interner: &mut Interner,
+) -> Result<TargetPort, i32> {
+    let by_number = |target: i32| Ok(TargetPort::Number(Port::try_from(target)?));
+    match &port.target_port {
+        // The zero values of the two types are how some clients write "unset".
+        None | Some(IntOrString::Int(0)) => Ok(TargetPort::Number(number)),
+        Some(IntOrString::String(name)) if name.is_empty() => Ok(TargetPort::Number(number)),
+        Some(IntOrString::Int(target)) => by_number(*target),
+        Some(IntOrString::String(name)) => match name.parse() {
+            Ok(target) => by_number(target),
+            Err(_) => Ok(TargetPort::Name(interner.text(name))),
+        },
+    }
 }
 
 /// Reads a port of TCP.
@@ -189,31 +199,18 @@ fn service_port(
     if !is_tcp(port.protocol.as_deref()) {
         return None;
     }
-    let mut checked = |field: &str, number: i32| {
-        let wrong = |n| {
-            Finding::error(
-                service,
-                format!("spec.ports[{index}].{field}"),
-                "Invalid",
-                format!("{n} is not a port"),
-            )
-            .fix(PORT_FIX)
-        };
-        Port::try_from(number)
-            .map_err(|n| findings.push(wrong(n)))
-            .ok()
+    let invalid = |field: &str, n: i32| {
+        let (field, message) = (
+            format!("spec.ports[{index}].{field}"),
+            format!("{n} is not a port"),
+        );
+        Finding::error(service, field, "Invalid", message).fix(PORT_FIX)
     };
-    let number = checked("port", port.port)?;
-    let target = match &port.target_port {
-        // The zero values of the two types are how some clients write "unset".
-        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
-        Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
-        Some(IntOrString::Int(target)) => TargetPort::Number(checked("targetPort", *target)?),
-        Some(IntOrString::String(name)) => match name.parse::<i32>() {
-            Ok(target) => TargetPort::Number(checked("targetPort", target)?),
-            Err(_) => TargetPort::Name(interner.text(name)),
-        },
-    };
+    let number = Port::try_from(port.port).map_err(|n| findings.push(invalid("port", n)));
+    let number = number.ok()?;
+    let target = target(port, number, interner);
+    let target = target.map_err(|n| findings.push(invalid("targetPort", n)));
+    let target = target.ok()?;
     let declared = port.app_protocol.as_deref().filter(|of| !of.is_empty());
     let protocol = Protocol::of(declared, port.name.as_deref());
     let unknown = declared.filter(|declared| Protocol::word(declared).is_none());

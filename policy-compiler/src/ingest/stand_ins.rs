@@ -33,16 +33,22 @@ impl StandIn {
         is_selected(namespace, label, self.label.as_deref())
     }
 
+    /// The reason for which a pod that the webhook would inject has no room for the sidecar of a mesh with these settings.
+    pub(super) fn misfit(&self, mesh: &ProxySettings) -> Option<String> {
+        match &self.injection.decision {
+            InjectionDecision::Inject(settings) => settings.misfit(mesh),
+            InjectionDecision::Leave
+            | InjectionDecision::Skip(_)
+            | InjectionDecision::Refuse(_) => None,
+        }
+    }
+
     /// Returns the template after admission.
-    pub(super) fn pod_template(
-        &self,
-        namespaces: &NamespaceLabels,
-        mesh: &ProxySettings,
-    ) -> PodTemplate {
+    pub(super) fn pod_template(&self, namespaces: &NamespaceLabels, fits: bool) -> PodTemplate {
         let template = (*self.pod.template).clone();
         let selected = self.is_selected(namespaces);
         match &self.injection.decision {
-            InjectionDecision::Inject(settings) if selected && settings.misfit(mesh).is_none() => {
+            InjectionDecision::Inject(settings) if selected && fits => {
                 let ports = settings.exclusions.inbound_ports.iter();
                 let ports = ports.filter_map(|port| Port::try_from(i32::from(*port)).ok());
                 PodTemplate {
@@ -62,7 +68,7 @@ impl StandIn {
     pub(super) fn findings(
         &self,
         namespaces: &NamespaceLabels,
-        mesh: &ProxySettings,
+        misfit: Option<&str>,
     ) -> Vec<Finding> {
         if !self.is_selected(namespaces) {
             return warnings(&self.object, &self.spelling);
@@ -73,10 +79,7 @@ impl StandIn {
             Finding::error(&self.object, field, "InjectionRefused", message).fix(fix)
         };
         match &self.injection.decision {
-            InjectionDecision::Inject(settings) => {
-                let misfit = settings.misfit(mesh);
-                found.extend(misfit.map(|reason| refused(&reason)));
-            }
+            InjectionDecision::Inject(_) => found.extend(misfit.map(refused)),
             InjectionDecision::Leave => {}
             InjectionDecision::Skip(reason) => {
                 let finding = Finding::info(&self.object, "", "NoSidecar", &**reason);

@@ -24,6 +24,12 @@ pub(super) fn is_of_sidecars(name: &str) -> bool {
     name.starts_with(OWN) || unrouted::is_removed(name)
 }
 
+/// The fault of a header that no request has where rules are asked: message and fix.
+pub(super) fn removed(name: &str) -> (String, &'static str) {
+    let message = format!("sidecars remove header {name:?} before they ask rules");
+    (message, "use a header of the application")
+}
+
 /// The longest value of a header.
 pub(super) const MAX_VALUE: usize = 4096;
 

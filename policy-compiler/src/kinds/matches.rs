@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use heddle_crds::{PathMatch, RequestMatch, RequestValue, TrafficSplitSpec};
 
 use super::expression;
-use super::headers::is_token;
+use super::headers::{is_token, removed};
 use super::service_rules::PortRules;
 use crate::kinds::ValidationError;
 use crate::traffic::unrouted;
@@ -293,8 +293,7 @@ fn never(
     value: RequestValue<'_>,
 ) -> Option<ValidationError> {
     if kind == "header" && value != RequestValue::Absent && unrouted::is_removed(name) {
-        let message = format!("sidecars remove header {name:?} before they ask rules");
-        let fix = "use a header of the application";
+        let (message, fix) = removed(name);
         return Some(ValidationError::invalid(field, message, fix));
     }
     let (text, whole) = match value {

@@ -17,6 +17,7 @@ pub(crate) use crate::settings::Settings;
 use crate::status::ObjectStatus;
 use crate::telemetry::LineFormat;
 use crate::traffic::Questions;
+use crate::traffic::unrouted::CLIENT_CERTIFICATE;
 use crate::validation::ValidationReport;
 use crate::world::{Declared, DeclaredDestination, NamespacedName, SpiffeId, World};
 
@@ -316,7 +317,7 @@ fn unusable_tags(spec: &MeshSpec) -> impl Iterator<Item = ValidationError> {
         let name = tag.request_header.as_deref()?;
         let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
         let (problem, fix) = match name {
-            "authorization" | "proxy-authorization" | "cookie" | "x-forwarded-client-cert" => {
+            "authorization" | "proxy-authorization" | "cookie" | CLIENT_CERTIFICATE => {
                 ("has credentials", "name a header that carries none")
             }
             name if !name.is_empty() && name.bytes().all(known) => return None,

@@ -5,11 +5,12 @@ use heddle_crds::{Action, AuthPolicySpec, AuthRule, ConditionStatus, ConditionTy
 use ipnet::IpNet;
 
 use crate::authz::unmatched::{exclude, path_never_allowed, value_never_allowed};
-use crate::authz::{HeaderPattern, HeaderValuePattern, PathPattern, is_never_received};
+use crate::authz::{HeaderPattern, HeaderValuePattern, PathPattern};
 use crate::finding::{Finding, ObjectRef};
 use crate::kinds::auth_headers::header_pattern;
+use crate::kinds::headers::removed;
 use crate::status::ObjectStatus;
-use crate::traffic::unrouted::TRAILERS;
+use crate::traffic::unrouted::{TRAILERS, is_never_received};
 use crate::world::mapped_block;
 
 /// A value without a request: its field, the reason and the fix.
@@ -74,10 +75,14 @@ fn paths(at: &str, rule: &AuthRule) -> Vec<Silent> {
     silent.collect()
 }
 
-fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
+/// The headers of a rule that can be read, with their places.
+fn patterns(rule: &AuthRule) -> impl Iterator<Item = (usize, HeaderPattern)> {
     let all = rule.to.iter().flat_map(|to| to.headers.iter().enumerate());
-    let all = all.filter_map(|(index, header)| Some((index, header_pattern(header)?)));
-    let all: Vec<(usize, HeaderPattern)> = all.collect();
+    all.filter_map(|(index, header)| Some((index, header_pattern(header)?)))
+}
+
+fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
+    let all: Vec<(usize, HeaderPattern)> = patterns(rule).collect();
     let mut found = Vec::new();
     for (index, header) in &all {
         let (field, name) = (format!("{at}.to.headers[{index}]"), &header.name);
@@ -102,9 +107,8 @@ fn headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
 
 /// Headers that no request has where rules are asked, for Deny rules and Allow rules alike.
 fn unseen_headers(at: &str, rule: &AuthRule) -> Vec<Silent> {
-    let all = rule.to.iter().flat_map(|to| to.headers.iter().enumerate());
-    let silent = all.filter_map(|(index, header)| {
-        let (message, fix) = unseen(&header_pattern(header)?)?;
+    let silent = patterns(rule).filter_map(|(index, header)| {
+        let (message, fix) = unseen(&header)?;
         Some((format!("{at}.to.headers[{index}]"), message, fix))
     });
     silent.collect()
@@ -117,8 +121,8 @@ fn unseen(header: &HeaderPattern) -> Option<(String, String)> {
         return None;
     }
     if is_never_received(name) {
-        let message = format!("sidecars remove header {name:?} before they ask rules");
-        return Some((message, "use a header of the application".to_owned()));
+        let (message, fix) = removed(name);
+        return Some((message, fix.to_owned()));
     }
     let (text, whole) = match value {
         HeaderValuePattern::Exact(text) => (text, true),

@@ -78,10 +78,17 @@ pub(crate) fn is_method(method: &str) -> bool {
     METHODS.contains(&method)
 }
 
-/// Whether no request has a header of this name, in lower case, where rules are asked.
+/// The header in which an application gets the identity of its caller. The server's sidecar sets it from the connection.
+pub(crate) const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
+
+/// Whether no request has a header of this name, in lower case, where the rules of the caller are asked.
 pub(crate) fn is_removed(name: &str) -> bool {
-    // The certificate of the caller is known from the connection.
-    REMOVED.contains(&name) || name == "x-forwarded-client-cert"
+    is_never_received(name) || name == CLIENT_CERTIFICATE
+}
+
+/// Whether no request has a header of this name, in lower case, where the rules of servers are asked.
+pub(crate) fn is_never_received(name: &str) -> bool {
+    REMOVED.contains(&name)
 }
 
 /// Returns the headers that rules see, with names in lower case.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::notes::Notes;
 use super::same;
 use crate::kinds::expression;
-use crate::kinds::headers::is_token;
+use crate::kinds::headers::{is_token, removed};
 use crate::traffic::{HeaderMatcher, ValueMatcher, unrouted};
 
 /// A header or query parameter of a match: those of all kinds of routes have the same fields.
@@ -33,9 +33,8 @@ pub(in crate::kinds) fn headers<T: Serialize>(
     let list = format!("{field}.headers");
     let found: BTreeMap<_, _> = named(&list, of, canonical, notes);
     for name in found.keys().filter(|name| unrouted::is_removed(name)) {
-        let message =
-            format!("no request matches: sidecars remove header {name:?} before they ask rules");
-        notes.ignored(list.clone(), message);
+        let (message, _) = removed(name);
+        notes.ignored(list.clone(), format!("no request matches: {message}"));
     }
     let matcher = |(name, value)| HeaderMatcher { name, value };
     found.into_iter().map(matcher).collect()

@@ -3,7 +3,7 @@
 use heddle_crds::{Sticky, TrafficSplitSpec};
 
 use crate::kinds::ValidationError;
-use crate::kinds::headers::is_token;
+use crate::kinds::headers::{is_token, removed};
 use crate::traffic::{self, StickyCookie, unrouted};
 
 /// The longest time for which clients keep a cookie, in seconds: a year.
@@ -49,8 +49,7 @@ fn check_header(name: &str) -> Option<ValidationError> {
             "correct the name",
         )
     } else if unrouted::is_removed(&lower) {
-        let message = format!("sidecars remove header {name:?} before they ask rules");
-        (message, "use a header of the application")
+        removed(name)
     } else if lower == "host" {
         let message = "the header host names no user".to_owned();
         (message, "use a header of the application")
